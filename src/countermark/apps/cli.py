@@ -1,0 +1,338 @@
+"""The command line: words in, one call of a job, words out. Nothing heavy is imported before a command is chosen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from countermark.core.errors import CountermarkError
+from countermark.core.text import printable
+
+EXAMPLES = """examples:
+  countermark demo
+  countermark train dcgan --data mnist5k --out runs/digits --minutes 3
+  countermark train r3gan --data my_photos/ --size 64 --out runs/photos --images 500000
+  countermark sample runs/digits --out samples --seeds 0-63
+  countermark evaluate runs/digits --data mnist5k --metrics fd,kid,pr,dc
+  countermark verify samples/*.png
+  countermark train npr --data mnist5k --against runs/digits --out runs/detector --images 40000
+  countermark detect --detector runs/detector picture.png
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status 0, 1 for a failure, 2 for bad use, 130 for an interruption."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except CountermarkError as error:
+        print(f"countermark: {printable(error)}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("countermark: interrupted; the same command goes on from the last state", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output closed it: `countermark models | head`
+        sys.stderr.close()
+        return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line for an error, as everywhere else."""
+
+    def error(self, message: str) -> Any:
+        print(f"{self.prog}: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="countermark",
+        description="Train GANs, mark all that they make, verify marks, detect what is unmarked.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for add in (_demo, _models, _data, _train, _sample, _evaluate, _verify, _detect):
+        add(commands)
+    return parser
+
+
+def _version() -> str:
+    from countermark import __version__
+
+    return f"countermark {__version__}"
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str, example: str) -> Any:
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=f"example:\n  countermark {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=True))
+
+
+def _numbers(text: str) -> list[int]:
+    """'0-3,7' as [0, 1, 2, 3, 7]."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        try:
+            low, high = int(first), int(last) if dash else int(first)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list like 0-63 or 1,5,9") from None
+        if not 0 <= low <= high < 2**62 or high - low >= 10**6:
+            raise argparse.ArgumentTypeError(f"{part!r} is not a range of at most a million numbers from 0 up")
+        found += range(low, high + 1)
+    return found
+
+
+def _names(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def _add_json(command: Any) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def _demo(commands: Any) -> None:
+    command = _command(
+        commands, "demo", _run_demo, "train, sample, mark, verify and detect, with a report", "demo --out demo"
+    )
+    command.add_argument("--out", default="demo", help="folder of the report (default: demo)")
+    command.add_argument("--minutes", type=float, default=3.0, help="length of the training (default: 3)")
+
+
+def _run_demo(arguments: argparse.Namespace) -> None:
+    from countermark.apps.progress import TrainingBar, track
+    from countermark.jobs.demo import Show, demo
+
+    with TrainingBar() as bar:
+        demo(arguments.out, minutes=arguments.minutes, show=Show(bar.say, bar.update, track))
+
+
+def _models(commands: Any) -> None:
+    command = _command(
+        commands, "models", _run_models, "list the models, their presets and parameter counts", "models --json"
+    )
+    _add_json(command)
+
+
+def _run_models(arguments: argparse.Namespace) -> None:
+    from countermark.jobs.models import list_models
+
+    models = list_models()
+    if arguments.json:
+        _print_json(models)
+        return
+    for model in models:
+        print(f"{model['name']}  ({model['kind']}, {model['year']}: {model['paper']})")
+        for name, preset in model["presets"].items():
+            counts = "  ".join(f"{network} {count:,}" for network, count in preset["parameters"].items())
+            print(f"  {model['name']}:{name:<12} {preset['size']:>4} px  {counts}")
+
+
+def _data(commands: Any) -> None:
+    command = _command(commands, "data", _run_data, "inspect a source of pictures", "data my_photos/")
+    command.add_argument("source", help="a folder, a zip, or a packaged set (digits, mnist5k)")
+    _add_json(command)
+
+
+def _run_data(arguments: argparse.Namespace) -> None:
+    from countermark.jobs.data import inspect_data
+
+    found = inspect_data(arguments.source)
+    if arguments.json:
+        _print_json(found)
+        return
+    for key, value in found.items():
+        print(f"{key}: {printable(value)}")
+
+
+def _train(commands: Any) -> None:
+    text = "train a model; the same command again resumes"
+    command = _command(
+        commands, "train", _run_train, text, "train dcgan:mnist32 --data mnist5k --out runs/digits lr=1e-4"
+    )
+    command.add_argument("model", help="MODEL, MODEL:PRESET, or my_model.py:SPEC (see: countermark models)")
+    command.add_argument("--data", required=True, help="a folder, a zip, or a packaged set (digits, mnist5k)")
+    command.add_argument("--out", required=True, help="the run's folder")
+    command.add_argument("--images", type=_count, help="stop after so many real images shown")
+    command.add_argument("--minutes", type=float, help="stop after so many minutes of training")
+    command.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    command.add_argument("--size", type=int, help="centre crop and resize the pictures to this side")
+    command.add_argument("--from", dest="start", metavar="RUN", help="start from another run's weights")
+    command.add_argument("--against", metavar="RUN|DIR", help="for a detector: where synthetic pictures come from")
+    command.add_argument("--metrics", type=_names, default=[], help="figures to follow: fd,kid,pr,dc")
+    command.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the preset to change")
+
+
+def _count(text: str) -> int:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of images like 200000 or 2e5") from None
+    if not 1 <= value < 1e15:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of images")
+    return int(value)
+
+
+def _run_train(arguments: argparse.Namespace) -> None:
+    from countermark.apps.progress import TrainingBar
+    from countermark.jobs.train import train_model
+
+    with TrainingBar() as bar:
+        last = train_model(
+            arguments.model,
+            data=arguments.data,
+            out=arguments.out,
+            images=arguments.images,
+            minutes=arguments.minutes,
+            seed=arguments.seed,
+            size=arguments.size,
+            start=arguments.start,
+            against=arguments.against,
+            metrics=arguments.metrics,
+            settings=arguments.settings,
+            say=bar.say,
+            progress=bar.update,
+        )
+    print(last)
+
+
+def _sample(commands: Any) -> None:
+    command = _command(
+        commands,
+        "sample",
+        _run_sample,
+        "make pictures, each marked and registered",
+        "sample runs/digits --out samples --seeds 0-63",
+    )
+    command.add_argument("run_folder", metavar="RUN", help="a run folder")
+    command.add_argument("--out", required=True, help="folder for the pictures")
+    command.add_argument("--seeds", type=_numbers, default=list(range(64)), help="such as 0-63 (the default)")
+    command.add_argument("--classes", type=_numbers, help="classes to make, in turn, such as 0-9")
+    command.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="(default: png)")
+    command.add_argument(
+        "--native-size", action="store_true", help="keep small pictures small (no watermark fits them)"
+    )
+    _add_json(command)
+
+
+def _run_sample(arguments: argparse.Namespace) -> None:
+    from countermark.apps.progress import track
+    from countermark.jobs.sample import sample
+
+    released = sample(
+        arguments.run_folder,
+        out=arguments.out,
+        seeds=arguments.seeds,
+        classes=arguments.classes,
+        format=arguments.format,
+        native_size=arguments.native_size,
+        track=track,
+    )
+    if arguments.json:
+        _print_json(released)
+    else:
+        print(f"{len(released)} pictures, marked, signed and registered, in {printable(arguments.out)}")
+
+
+def _evaluate(commands: Any) -> None:
+    text = "measure how close made pictures are to real ones, with intervals"
+    command = _command(
+        commands, "evaluate", _run_evaluate, text, "evaluate runs/digits --data mnist5k --metrics fd,kid,pr,dc"
+    )
+    command.add_argument("made", metavar="RUN|DIR", help="a run, or a folder of pictures")
+    command.add_argument("--data", required=True, help="the real pictures: a folder, a zip, or a packaged set")
+    command.add_argument("--metrics", type=_names, default=["fd", "kid", "pr", "dc"], help="(default: fd,kid,pr,dc)")
+    command.add_argument("--features", default=None, help="own, efflite0 or inception (default: own for labelled sets)")
+    command.add_argument("--num", type=int, default=1000, help="pictures to sample from a run (default: 1000)")
+    command.add_argument(
+        "--part", default="test", help="part of the real set: generator, detector, calibration, test, all"
+    )
+    _add_json(command)
+
+
+def _run_evaluate(arguments: argparse.Namespace) -> None:
+    from countermark.jobs.evaluate import evaluate
+
+    found = evaluate(
+        arguments.made,
+        data=arguments.data,
+        metrics=arguments.metrics,
+        features=arguments.features,
+        num=arguments.num,
+        part=arguments.part,
+    )
+    if arguments.json:
+        _print_json(found)
+        return
+    for name, figure in found.items():
+        if isinstance(figure, dict) and "value" in figure:
+            low, high = figure["ci95"]
+            print(f"{name:<10} {figure['value']:.4g}  [{low:.4g}, {high:.4g}]  on {figure['features']}")
+    print(f"{found['num_fake']} made against {found['num_real']} real pictures")
+
+
+def _verify(commands: Any) -> None:
+    text = "show the marks of files: signature, watermark, labels, registry; evidence, no verdict"
+    command = _command(commands, "verify", _run_verify, text, "verify samples/*.png")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    command.add_argument("--report", metavar="FILE.html", help="write a page that shows the evidence")
+    _add_json(command)
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    from countermark.jobs.verify import as_lines, verify_files
+
+    entries = verify_files(arguments.files, report=arguments.report)
+    return _show_entries(entries, arguments.json, as_lines)
+
+
+def _detect(commands: Any) -> None:
+    text = "decide whether files are synthetic: marks first, then calibrated detectors, else unknown"
+    command = _command(commands, "detect", _run_detect, text, "detect --detector runs/detector picture.png")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    command.add_argument(
+        "--detector", action="append", default=[], metavar="RUN", help="a trained detector (may be given several times)"
+    )
+    command.add_argument("--heatmap", metavar="DIR", help="write a picture of where each detector found its evidence")
+    _add_json(command)
+
+
+def _run_detect(arguments: argparse.Namespace) -> int:
+    from countermark.jobs.detect import as_lines, detect_files
+
+    entries = detect_files(arguments.files, detectors=arguments.detector, heatmap=arguments.heatmap)
+    return _show_entries(entries, arguments.json, as_lines)
+
+
+def _show_entries(entries: list[dict], as_json: bool, as_lines: Callable[[dict], list[str]]) -> int:
+    """Every file's entry; status 1 when one could not be read, else 0."""
+    if as_json:
+        _print_json(entries)
+    for entry in entries:
+        if as_json:
+            break
+        if "error" in entry:
+            print(f"countermark: {printable(entry['error'])}", file=sys.stderr)
+            continue
+        for line in as_lines(entry):
+            print(printable(line))
+    return 1 if any("error" in entry for entry in entries) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

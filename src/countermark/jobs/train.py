@@ -1,0 +1,128 @@
+"""`countermark train`: from words (model, source, length) to a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from countermark.core import checkpoint
+from countermark.core.errors import UsageError
+from countermark.core.spec import Settings, Spec
+from countermark.core.text import named
+from countermark.data.image import PictureSet, Shuffled, inspect, load
+from countermark.data.sources import Batches, open_source
+from countermark.jobs import detector, overrides
+from countermark.jobs.watch import Watch
+from countermark.models import find
+from countermark.training.loop import Length, Trainer, train
+from countermark.training.run import check_writable, newest_state, read_config, settings_to_json, write_config
+
+Progress = Callable[[Trainer, float, Mapping[str, float]], None]
+
+
+def train_model(
+    model: str,
+    *,
+    data: str | Path,
+    out: str | Path,
+    images: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    size: int | None = None,
+    start: str | Path | None = None,
+    against: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
+) -> Path:
+    """Train `model` (NAME, NAME:PRESET or FILE.py:SPEC) on `data` in the folder `out`; returns the last state.
+
+    images or minutes: the length (neither: the preset's own). size: centre crop and resize the pictures to this side.
+    start: a run whose weights to start from. against: for a detector, a run or a folder of synthetic pictures.
+    metrics: figures to follow through training ('fd', 'kid', ...). settings: `name=value` overrides.
+    The same call again resumes. Raises UsageError and CountermarkError, one line each.
+    """
+    length = _length(images, minutes)
+    spec, preset = _named(model)
+    if (spec.kind == "detect") != (against is not None):
+        need = "needs --against (a run or a folder of synthetic pictures)" if against is None else "takes no --against"
+        raise UsageError(f"against: {spec.name} {need}")
+    check_writable(Path(out))
+    source = open_source(data)
+    data_size = size or inspect(source).common_size()
+    preset = preset or _fitting_preset(spec, data_size)
+    chosen = overrides.apply(spec.presets[preset], [w for w in settings if w.startswith("size=")])
+    pictures = load(source, chosen.size)
+    chosen = _fit(chosen, pictures, spec.kind)
+    chosen = overrides.apply(chosen, settings)
+    batches: Batches
+    if against is None:
+        batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
+    else:
+        batches, what = detector.batches(against, pictures, seed), f"the detector part, against {against},"
+    config = {
+        "model": spec.name if not model.endswith(":SPEC") else model,
+        "preset": preset,
+        "settings": settings_to_json(chosen),
+        "data": {"name": str(data), "fingerprint": pictures.fingerprint},
+        "against": None if against is None else str(against),
+        "seed": seed,
+        "from": None if start is None else str(start),
+    }
+    write_config(Path(out), config)
+    say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
+    trainer = Trainer(spec, chosen, batches, seed)
+    if start is not None and newest_state(Path(out)) is None:
+        _adopt(trainer, Path(start))
+    watch = Watch(spec, chosen, Path(out), pictures, metrics) if spec.kind == "image" else None
+    last = train(trainer, Path(out), length or Length(nimg=chosen.total_nimg), snapshot=watch, progress=progress)
+    if against is not None:
+        detector.calibrate(Path(out), against, pictures)
+    return last
+
+
+def _length(images: int | None, minutes: float | None) -> Length | None:
+    if images is not None and minutes is not None:
+        raise UsageError("length: give --images or --minutes, not both")
+    if images is not None and images < 1:
+        raise UsageError(f"images: {images} is not a positive number of images")
+    if minutes is not None and not 0 < minutes < 10**6:
+        raise UsageError(f"minutes: {minutes} is not a positive number of minutes")
+    if images is None and minutes is None:
+        return None
+    return Length(nimg=images) if images is not None else Length(seconds=60 * (minutes or 0))
+
+
+def _named(model: str) -> tuple[Spec, str | None]:
+    """The spec and the preset's name, None where the data decide."""
+    if model.endswith(":SPEC"):
+        return find(model), None
+    name, _, preset = model.partition(":")
+    spec = find(name)
+    if preset and preset not in spec.presets:
+        raise UsageError(f"model: {name} has no preset {preset!r}; it has {named(spec.presets)}")
+    return spec, preset or None
+
+
+def _fitting_preset(spec: Spec, size: int) -> str:
+    """The first preset of the smallest size that holds the pictures, or of the largest size there is."""
+    sizes = {name: preset.size for name, preset in spec.presets.items()}
+    holding = [s for s in sizes.values() if s >= size] or [max(sizes.values())]
+    wanted = min(holding) if size <= max(sizes.values()) else max(sizes.values())
+    return next(name for name, s in sizes.items() if s == wanted)
+
+
+def _fit(settings: Settings, pictures: PictureSet, kind: str) -> Settings:
+    """The preset with the data's channels, and, for generators, its classes."""
+    num_classes = pictures.num_classes if kind == "image" else settings.num_classes
+    return dataclasses.replace(settings, channels=pictures.channels, num_classes=num_classes)
+
+
+def _adopt(trainer: Trainer, start: Path) -> None:
+    read_config(start)
+    state = newest_state(start)
+    if state is None:
+        raise UsageError(f"from: {start} holds no state yet; train it first")
+    trainer.adopt(checkpoint.load_state(state)[0])

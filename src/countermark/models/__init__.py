@@ -1,0 +1,63 @@
+"""Every model that Countermark trains, in one explicit tuple."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+from countermark.core.errors import UsageError
+from countermark.core.files import sha256_hex
+from countermark.core.spec import Spec
+from countermark.core.text import named, printable
+from countermark.models.detect.npr import SPEC as NPR
+from countermark.models.image.dcgan import SPEC as DCGAN
+from countermark.models.image.gan import SPEC as GAN
+from countermark.models.image.r3gan import SPEC as R3GAN
+
+SPECS: tuple[Spec, ...] = (GAN, DCGAN, R3GAN, NPR)
+
+
+def find(name: str) -> Spec:
+    """The model called `name`, or the one in a user's own file: `my_model.py` or `folder/my_model.py:SPEC`.
+
+    A user's file is Python that runs with the user's rights, as it does when the user runs it.
+    Raises UsageError when there is no such model, file or Spec.
+    """
+    for spec in SPECS:
+        if spec.name == name:
+            return spec
+    own = re.fullmatch(r"(.+\.py)(?::(\w*))?", name)
+    if own:
+        return _load(Path(own[1]), own[2] or "SPEC")
+    known = named(spec.name for spec in SPECS)
+    raise UsageError(f"unknown model {printable(name)}; choose {known}, or a file of your own as my_model.py:SPEC")
+
+
+def _load(path: Path, attribute: str) -> Spec:
+    """The Spec called `attribute` in the Python file `path`."""
+    if not path.is_file():
+        raise UsageError(
+            f"model file {printable(path)} does not exist; give a Python file that ends in SPEC = Spec(...)"
+        )
+    # A name of its own for each file; registered, since dataclasses look their module up.
+    module_name = f"countermark_model_{sha256_hex(str(path.resolve()).encode())[:16]}"
+    found = importlib.util.spec_from_file_location(module_name, path)
+    assert found is not None  # a path that ends in .py always has a loader
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[module_name] = module
+    try:
+        found.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a script that exits must not end the command with its own status
+        del sys.modules[module_name]
+        message = printable(f"{type(error).__name__}: {error}")
+        raise UsageError(f"model file {printable(path)} does not run ({message}); mend the file") from error
+    spec = getattr(module, attribute, None)
+    if not isinstance(spec, Spec):
+        raise UsageError(
+            f"model file {printable(path)} has no Spec called {printable(attribute)}; "
+            f"end it in {printable(attribute)} = Spec(...)"
+        )
+    return spec

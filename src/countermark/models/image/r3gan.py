@@ -1,0 +1,392 @@
+"""R3GAN: a GAN without tricks (Huang et al. 2024, arXiv:2501.05441).
+
+Networks: stages at 4, 8, ... pixels of residual blocks (1x1, grouped 3x3, 1x1 convolutions, leaky ReLU with the only
+biases), no normalisation; bilinear resampling between stages; G starts from a learnt 4x4 basis modulated by z, D ends
+in a depthwise 4x4 basis. Classes: an embedding joins z in G and scores D's output vector by an inner product.
+Objective: relativistic pairing with R1 + R2 at every step (eq. 2 and section 2).
+Initialisation: every weight normal with deviation gain / sqrt(fan in), gain sqrt(2 / 1.04) L^(-1/4) inside the L
+residual blocks and 0 for the last convolution of each, which makes a block the identity at first.
+Deviation: no augmentation yet.
+
+Shapes: z [N,num_z], c [N,num_classes] one-hot, images [N,C,S,S] about [-1,1] (G has no tanh), logits [N].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from countermark.core.errors import UsageError
+from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
+from countermark.losses.adversarial import relativistic_d, relativistic_g
+from countermark.losses.penalties import zero_centred
+from countermark.nn.resampling import Downsample, Upsample
+
+SLOPE = 0.2
+ACTIVATION_GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the variance through a leaky ReLU (arXiv:1502.01852, eq. 15)
+
+
+def _scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
+    """`layer` with normal weights of deviation gain / sqrt(fan in)."""
+    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(layer.weight[0].numel()))
+    return layer
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int = 1, groups: int = 1, gain: float = 1.0) -> nn.Module:
+    layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return _scaled(layer, gain)
+
+
+class BiasedLeakyReLU(nn.Module):
+    """The bias sits with the activation, [C] added before it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x + self.bias[:, None, None], SLOPE)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv3(act2(conv2(act1(conv1(x))))) on `width` channels, conv2 in `cardinality` groups (section 3.4)."""
+
+    def __init__(self, width: int, cardinality: int, expansion: int, num_blocks: int) -> None:
+        super().__init__()
+        inner = width * expansion
+        gain = ACTIVATION_GAIN * num_blocks**-0.25  # Fixup (arXiv:1901.09321) for three layers a block
+        self.conv1 = _conv(width, inner, gain=gain)
+        self.conv2 = _conv(inner, inner, kernel=3, groups=cardinality, gain=gain)
+        self.conv3 = _conv(inner, width, gain=0.0)
+        self.act1 = BiasedLeakyReLU(inner)
+        self.act2 = BiasedLeakyReLU(inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv3(self.act2(self.conv2(self.act1(self.conv1(x)))))
+
+
+def _projection(in_channels: int, out_channels: int) -> nn.Module:
+    return _conv(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+
+
+class Up(nn.Module):
+    """To twice the side and `out_channels`; the 1x1 convolution comes first, where pixels are few."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.resample = Upsample()
+        self.linear = _projection(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resample(self.linear(x))
+
+
+class Down(nn.Module):
+    """To half the side and `out_channels`; the 1x1 convolution comes last, where pixels are few."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.resample = Downsample()
+        self.linear = _projection(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.resample(x))
+
+
+class GenerativeBasis(nn.Module):
+    """Latents [N,in_dims] to [N,C,4,4]: a learnt picture per channel, scaled by a linear function of the latent."""
+
+    def __init__(self, in_dims: int, channels: int) -> None:
+        super().__init__()
+        self.basis = nn.Parameter(torch.randn(channels, 4, 4))
+        self.linear = _scaled(nn.Linear(in_dims, channels, bias=False))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.basis * self.linear(z)[:, :, None, None]
+
+
+class DiscriminativeBasis(nn.Module):
+    """[N,C,4,4] to [N,out_dims]: the inner product of each channel with a learnt picture, then a linear map."""
+
+    def __init__(self, channels: int, out_dims: int) -> None:
+        super().__init__()
+        self.basis = _scaled(nn.Conv2d(channels, channels, 4, groups=channels, bias=False))
+        self.linear = _scaled(nn.Linear(channels, out_dims, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.basis(x).flatten(1))
+
+
+class Generator(nn.Module):
+    """z [N,num_z], c [N,num_classes] or None to images [N,channels,S,S], S = 4 * 2^(len(widths) - 1).
+
+    widths, cardinalities (groups of the 3x3 convolutions) and blocks are given per stage from 4x4 upwards.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_z: int,
+        widths: Sequence[int],
+        cardinalities: Sequence[int],
+        blocks: Sequence[int],
+        expansion: int = 2,
+        channels: int = 3,
+        num_classes: int = 0,
+        num_embed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        for i, width in enumerate(widths):
+            num_in = num_z + (num_embed if num_classes else 0)
+            transition = Up(widths[i - 1], width) if i else GenerativeBasis(num_in, width)
+            residual = (ResidualBlock(width, cardinalities[i], expansion, sum(blocks)) for _ in range(blocks[i]))
+            self.stages.append(nn.Sequential(transition, *residual))
+        self.to_image = _conv(widths[-1], channels)
+        self.embed = _scaled(nn.Linear(num_classes, num_embed, bias=False)) if num_classes else None
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        x = z if self.embed is None else torch.cat([z, self.embed(c)], 1)
+        for stage in self.stages:
+            x = stage(x)
+        return self.to_image(x)
+
+
+class Discriminator(nn.Module):
+    """Images [N,channels,S,S], c [N,num_classes] or None to logits [N].
+
+    widths, cardinalities and blocks are given per stage from the full size down to 4x4: G's, reversed.
+    """
+
+    def __init__(
+        self,
+        *,
+        widths: Sequence[int],
+        cardinalities: Sequence[int],
+        blocks: Sequence[int],
+        expansion: int = 2,
+        channels: int = 3,
+        num_classes: int = 0,
+        num_embed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.from_image = _conv(channels, widths[0])
+        self.stages = nn.ModuleList()
+        for i, width in enumerate(widths):
+            last = i == len(widths) - 1
+            num_out = num_embed if num_classes else 1
+            transition = DiscriminativeBasis(width, num_out) if last else Down(width, widths[i + 1])
+            residual = (ResidualBlock(width, cardinalities[i], expansion, sum(blocks)) for _ in range(blocks[i]))
+            self.stages.append(nn.Sequential(*residual, transition))
+        # The inner product sums num_embed terms, hence the gain.
+        embed = partial(_scaled, gain=num_embed**-0.5) if num_classes else None
+        self.embed = embed(nn.Linear(num_classes, num_embed, bias=False)) if embed else None
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        x = self.from_image(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x[:, 0] if self.embed is None else (x * self.embed(c)).sum(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class R3GANSettings(Settings):
+    """Shape per stage from 4x4 upwards, and the schedules of learning rate, Adam's beta2 and the penalties' gamma."""
+
+    widths: tuple[int, ...]
+    cardinalities: tuple[int, ...]
+    blocks: tuple[int, ...]
+    expansion: int = 2
+    num_z: int = 64
+    lr: Scheduled
+    beta2: Scheduled
+    gamma: Scheduled
+
+
+def build(settings: R3GANSettings) -> dict[str, nn.Module]:
+    """G and D, freshly initialised. Raises UsageError when the number of stages does not fit the size."""
+    s = settings
+    num_stages = len(s.widths)
+    if not num_stages == len(s.cardinalities) == len(s.blocks) or s.size != 4 * 2 ** (num_stages - 1):
+        raise UsageError(
+            f"r3gan: size {s.size} does not fit {num_stages} widths, {len(s.cardinalities)} cardinalities and "
+            f"{len(s.blocks)} blocks; give one of each per stage, for sizes 4, 8, 16, ..."
+        )
+    G = Generator(
+        num_z=s.num_z,
+        widths=s.widths,
+        cardinalities=s.cardinalities,
+        blocks=s.blocks,
+        expansion=s.expansion,
+        channels=s.channels,
+        num_classes=s.num_classes,
+        num_embed=s.num_z,
+    )
+    D = Discriminator(
+        widths=s.widths[::-1],
+        cardinalities=s.cardinalities[::-1],
+        blocks=s.blocks[::-1],
+        expansion=s.expansion,
+        channels=s.channels,
+        num_classes=s.num_classes,
+        num_embed=s.widths[0],
+    )
+    return {"G": G, "D": D}
+
+
+def discriminator_step(step: Step, gamma: Scheduled) -> dict[str, Tensor]:
+    """Relativistic loss + gamma/2 (R1 + R2); all but "loss" are values per sample [N]."""
+    with torch.no_grad():
+        x_fake = step.networks["G"](step.z(), step.c)
+    # Reals and fakes pass as one batch: nothing in D looks across samples, and it halves the number of operations.
+    x = torch.cat([step.x, x_fake]).detach().requires_grad_()
+    logits = step.networks["D"](x, None if step.c is None else torch.cat([step.c, step.c]))
+    logits_real, logits_fake = logits.chunk(2)
+    r1, r2 = zero_centred(logits, x).chunk(2)
+    adversarial = relativistic_d(logits_real, logits_fake)
+    relativistic = logits_real - logits_fake
+    return {
+        "loss": (adversarial + step.at(gamma) / 2 * (r1 + r2)).mean(),
+        "adversarial": adversarial,
+        "logits_real": logits_real,
+        "logits_fake": logits_fake,
+        "relativistic": relativistic,
+        "r_t": relativistic.sign(),
+        "r1": r1,
+        "r2": r2,
+    }
+
+
+def generator_step(step: Step) -> dict[str, Tensor]:
+    """The mirrored relativistic loss; "relativistic" is D(G(z)) - D(x) here; values per sample [N] but for "loss"."""
+    logits_fake = step.networks["D"](step.networks["G"](step.z(), step.c), step.c)
+    with torch.no_grad():
+        logits_real = step.networks["D"](step.x, step.c)
+    adversarial = relativistic_g(logits_real, logits_fake)
+    return {
+        "loss": adversarial.mean(),
+        "adversarial": adversarial,
+        "logits_real": logits_real,
+        "logits_fake": logits_fake,
+        "relativistic": logits_fake - logits_real,
+    }
+
+
+def phases(settings: R3GANSettings) -> tuple[Phase, ...]:
+    adam = Adam(settings.lr, beta1=0.0, beta2=settings.beta2)
+    return (
+        Phase("D", adam, partial(discriminator_step, gamma=settings.gamma)),
+        Phase("G", adam, generator_step),
+    )
+
+
+# A segment of an official key, and ours ("" drops it).
+_OFFICIAL = {
+    "Model": "",
+    "MainLayers": "stages",
+    "Layers": "",
+    "Layer": "",
+    "LinearLayer": "linear",
+    "LinearLayer1": "conv1",
+    "LinearLayer2": "conv2",
+    "LinearLayer3": "conv3",
+    "NonLinearity1": "act1",
+    "NonLinearity2": "act2",
+    "Bias": "bias",
+    "Basis": "basis",
+    "Resampler": "resample",
+    "Kernel": "kernel",
+    "AggregationLayer": "to_image",
+    "ExtractionLayer": "from_image",
+    "EmbeddingLayer": "embed",
+}
+
+
+def rename_official(key: str) -> str:
+    """A key of brownvc/R3GAN's state dict (without G. or D.) in our words; the order of parameters is the same."""
+    return ".".join(filter(None, (_OFFICIAL.get(segment, segment) for segment in key.split("."))))
+
+
+def _settings(
+    size: int,
+    widths: tuple[int, ...],
+    *,
+    group: int,
+    gamma: float,
+    batch: int,
+    total_nimg: int,
+    ema_nimg: int,
+    num_blocks: int = 2,
+    channels: int = 3,
+    num_classes: int = 0,
+) -> R3GANSettings:
+    """`num_blocks` blocks a stage, `group` channels a group, every schedule half a cosine over `total_nimg` images."""
+    return R3GANSettings(
+        size=size,
+        widths=widths,
+        cardinalities=tuple(2 * width // group for width in widths),
+        blocks=(num_blocks,) * len(widths),
+        lr=Schedule(2e-4, 5e-5, total_nimg),
+        beta2=Schedule(0.9, 0.99, total_nimg),
+        gamma=Schedule(gamma, gamma / 10, total_nimg),
+        batch=batch,
+        total_nimg=total_nimg,
+        ema_halflife_nimg=Schedule(0, ema_nimg, total_nimg),
+        channels=channels,
+        num_classes=num_classes,
+    )
+
+
+_WIDTHS_64 = (768, 768, 768, 768, 384)
+_FACES: dict[str, int] = {"group": 16, "total_nimg": 20_000_000, "ema_nimg": 500_000}
+_IMAGENET: dict[str, int] = {"group": 32, "total_nimg": 200_000_000, "ema_nimg": 50_000_000, "num_classes": 1000}
+
+SPEC = Spec(
+    name="r3gan",
+    kind="image",
+    paper="arXiv:2501.05441",
+    year=2024,
+    presets={
+        "cifar10": _settings(
+            32, (768,) * 4, group=16, gamma=0.05, batch=512, total_nimg=20_000_000, ema_nimg=5_000_000, num_classes=10
+        ),
+        "ffhq64": _settings(64, _WIDTHS_64, gamma=2.0, batch=256, **_FACES),
+        "ffhq256": _settings(256, (*_WIDTHS_64, 192, 96), gamma=150.0, batch=256, **_FACES),
+        "imagenet32": _settings(32, (1536,) * 4, gamma=0.5, batch=4096, **_IMAGENET),
+        "imagenet64": _settings(64, (1536,) * 5, gamma=1.0, batch=4096, **_IMAGENET),
+        "mnist32": _settings(
+            32,
+            (128, 96, 64, 32),
+            group=16,
+            gamma=1.0,
+            batch=64,
+            total_nimg=200_000,
+            ema_nimg=10_000,
+            num_blocks=1,
+            channels=1,
+            num_classes=10,
+        ),
+        "tiny": _settings(
+            8,
+            (32, 16),
+            group=16,
+            gamma=0.5,
+            batch=32,
+            total_nimg=20_000,
+            ema_nimg=500,
+            num_blocks=1,
+            channels=1,
+            num_classes=10,
+        ),
+    },
+    build=build,
+    phases=phases,
+    num_z=lambda settings: settings.num_z,
+    rename_official=rename_official,
+)

@@ -1,0 +1,310 @@
+"""The one training loop: a list of phases, run for every batch, in images.
+
+All randomness is drawn from (seed, phase, iteration), never from where a process happens to stand, and the data's
+place is the image count: weights, averages, optimiser states and running means are everything that a state needs to
+go on byte for byte.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from countermark.core import checkpoint
+from countermark.core.errors import CountermarkError
+from countermark.core.seeds import derive, generator
+from countermark.core.spec import Phase, Settings, Spec, Step, at
+from countermark.data.sources import Batches
+from countermark.training.board import Board
+from countermark.training.run import Journal, locked, newest_state
+
+REPORT_EVERY = 20  # iterations between rows of metrics.jsonl
+NUM_MARKS = 20  # snapshots and states in a training, besides a state at least every minute
+STATE_EVERY_S = 60.0
+KEPT_STATES = 2
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to train: until `nimg` images were shown, or for `seconds`."""
+
+    nimg: int | None = None
+    seconds: float | None = None
+
+    def fraction(self, nimg: int, elapsed_s: float) -> float:
+        return nimg / self.nimg if self.nimg else elapsed_s / (self.seconds or math.inf)
+
+
+class Trainer:
+    """Networks, their averages and optimisers after `nimg` images; `advance` shows one batch."""
+
+    def __init__(self, spec: Spec, settings: Settings, batches: Batches, seed: int) -> None:
+        self.settings, self.batches, self.seed = settings, batches, seed
+        torch.manual_seed(derive(seed, "init"))
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.networks = {name: net.to(memory_format=layout) for name, net in spec.build(settings).items()}
+        self.averages = {name: frozen_copy(self.networks[name]) for name in spec.averaged}
+        self.phases = spec.phases(settings)
+        self.optimisers = _build_optimisers(self.phases, self.networks)
+        self.num_z = spec.num_z(settings)
+        self.nimg = self.iteration = 0
+        self.sums: dict[str, list[float]] = {}
+
+    def advance(self, limit_nimg: int | None) -> None:
+        """Show one batch to every phase that is due. The last batch before a limit steps back to end exactly there."""
+        num = self.settings.batch
+        start = self.nimg if limit_nimg is None else max(min(self.nimg, limit_nimg - num), 0)
+        x, c = self._batch(start, num)
+        for phase in self.phases:
+            if self.iteration % phase.interval == 0:
+                self._update(phase, x, c)
+        self.nimg = start + num if limit_nimg is None else min(start + num, limit_nimg)
+        self.iteration += 1
+        self._average()
+
+    def _batch(self, start: int, num: int) -> tuple[Tensor, Tensor | None]:
+        batch = self.batches.at(start, num)
+        x = to_tensor(batch.images)
+        if self.settings.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        if not self.settings.num_classes or batch.classes is None:
+            return x, None
+        return x, nn.functional.one_hot(torch.from_numpy(batch.classes), self.settings.num_classes).float()
+
+    def _update(self, phase: Phase, x: Tensor, c: Tensor | None) -> None:
+        for name, network in self.networks.items():
+            network.requires_grad_(name == phase.network)
+        network = self.networks[phase.network]
+        optimiser = self.optimisers[phase.network, phase.optimiser]
+        optimiser.param_groups[0].update(phase.optimiser.options(self.nimg))
+        optimiser.zero_grad(set_to_none=True)
+        num_parts = self.settings.accumulate
+        for part, (x_part, c_part) in enumerate(zip(x.chunk(num_parts), _chunks(c, num_parts), strict=True)):
+            terms = self._terms(phase, part, x_part, c_part)
+            (terms["loss"] * (len(x_part) / len(x))).backward()
+            self._report({f"{phase.label}/{key}": value for key, value in terms.items()})
+        norm = nn.utils.clip_grad_norm_(network.parameters(), phase.clip_grad_norm or math.inf)
+        self._report({f"{phase.label}/grad_norm": norm})
+        optimiser.step()
+        if phase.after is not None:
+            phase.after(network)
+
+    def _terms(self, phase: Phase, part: int, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+        stream = (phase.label, self.iteration, part)
+        torch.manual_seed(derive(self.seed, "global", *stream))  # dropout draws from torch's global generator
+        step = Step(self.networks, x, c, self.settings, self.num_z, self.nimg, generator(self.seed, *stream))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.bf16):
+            return phase.function(step)
+
+    def _report(self, terms: Mapping[str, Tensor]) -> None:
+        """Add to the running means; one transfer from the device for all terms."""
+        values = torch.stack([value.detach().double().mean() for value in terms.values()]).tolist()
+        for key, value in zip(terms, values, strict=True):
+            total = self.sums.setdefault(key, [0.0, 0])
+            total[0] += value
+            total[1] += 1
+
+    def means(self) -> dict[str, float]:
+        """The means of all reported terms since the last call. Raises CountermarkError when one is not finite."""
+        means = {key: total / count for key, (total, count) in self.sums.items()}
+        self.sums = {}
+        for key, value in means.items():
+            if not math.isfinite(value):
+                raise CountermarkError(
+                    f"{key} became {value} before image {self.nimg}; the last good state stands: lower the learning "
+                    "rate or raise gamma, and start a new run"
+                )
+        return means
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving average with a half-life in images; buffers are copied (StyleGAN, arXiv:1812.04948)."""
+        halflife_nimg = at(self.settings.ema_halflife_nimg, self.nimg)
+        decay = 0.5 ** (self.settings.batch / halflife_nimg) if halflife_nimg > 0 else 0.0
+        for name, average in self.averages.items():
+            live = self.networks[name]
+            torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - decay)
+            for mine, theirs in zip(average.buffers(), live.buffers(), strict=True):
+                mine.copy_(theirs)
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """(groups of tensors, record) for core.checkpoint: everything that `restore` needs to go on byte for byte."""
+        groups = {
+            "networks": _flatten({name: net.state_dict() for name, net in self.networks.items()}),
+            "averages": _flatten({name: net.state_dict() for name, net in self.averages.items()}),
+            "optimisers": _flatten(
+                {str(i): _optimiser_tensors(optimiser) for i, optimiser in enumerate(self.optimisers.values())}
+            ),
+        }
+        return groups, {"iteration": self.iteration, "sums": self.sums}
+
+    def restore(self, groups: Mapping[str, Mapping[str, Tensor]], record: Mapping[str, Any]) -> None:
+        """Take over a state. Raises CountermarkError when it belongs to other networks."""
+        self.adopt(groups)
+        for i, optimiser in enumerate(self.optimisers.values()):
+            _load_optimiser(optimiser, _below(groups["optimisers"], str(i)))
+        self.nimg, self.iteration = record["nimg"], record["iteration"]
+        self.sums = {key: list(total) for key, total in record["sums"].items()}
+
+    def adopt(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take over the weights and averages alone. Raises CountermarkError when they belong to other networks."""
+        try:
+            for name, net in self.networks.items():
+                net.load_state_dict(_below(groups["networks"], name))
+            for name, net in self.averages.items():
+                net.load_state_dict(_below(groups["averages"], name))
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CountermarkError(f"the state belongs to other networks ({reason})") from error
+
+
+def train(
+    trainer: Trainer,
+    folder: Path,
+    length: Length,
+    *,
+    snapshot: Callable[[Trainer, int], dict[str, float]] | None = None,
+    progress: Callable[[Trainer, float, Mapping[str, float]], None] | None = None,
+) -> Path:
+    """Train in `folder` until `length`, from its newest state if there is one; returns the last state.
+
+    `snapshot(trainer, mark)` runs before the first image and NUM_MARKS times on the way and returns figures for
+    metrics.jsonl; `progress(trainer, fraction, means)` is called after every batch.
+    Raises UsageError when another process trains here, CountermarkError for damaged states and full disks.
+    """
+    with locked(folder):
+        checkpoint.prune_states(folder, KEPT_STATES)
+        session = _Session(trainer, folder, length, snapshot, progress)
+        with closing(session.board):
+            return session.run()
+
+
+class _Session:
+    """One process' work on a run: when to report, to take a snapshot, and to write a state."""
+
+    def __init__(self, trainer: Trainer, folder: Path, length: Length, snapshot: Any, progress: Any) -> None:
+        self.trainer, self.folder, self.length = trainer, folder, length
+        self.snapshot, self.progress = snapshot, progress
+        self.metrics, self.timing = Journal(folder / "metrics.jsonl"), Journal(folder / "timing.jsonl")
+        self.earlier_s = self._resume()
+        self.started = self.state_written = time.monotonic()
+        self.board = Board(folder / "tensorboard", trainer.nimg)
+
+    def _resume(self) -> float:
+        """Go to the newest state; returns the seconds that earlier processes trained up to it."""
+        newest = newest_state(self.folder)
+        if newest is None:
+            self.metrics.cut(0)
+            self.timing.cut(0)
+            return 0.0
+        groups, record = checkpoint.load_state(newest)
+        self.trainer.restore(groups, record)
+        self.metrics.cut(record["metrics_bytes"])
+        rows = [row for row in self.timing.rows() if row["nimg"] <= self.trainer.nimg]
+        return float(rows[-1]["elapsed_s"]) if rows else 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.earlier_s + time.monotonic() - self.started
+
+    @property
+    def fraction(self) -> float:
+        return self.length.fraction(self.trainer.nimg, self.elapsed_s)
+
+    def run(self) -> Path:
+        mark = int(self.fraction * NUM_MARKS)
+        if self.trainer.nimg == 0:
+            self._take_snapshot(0)
+        while self.fraction < 1:
+            self.trainer.advance(self.length.nimg)
+            self._report()
+            if (now := min(int(self.fraction * NUM_MARKS), NUM_MARKS)) > mark:
+                mark = now
+                self._take_snapshot(mark)
+                self._write_state()
+            elif time.monotonic() - self.state_written > STATE_EVERY_S:
+                self._write_state()
+        return self._write_state()
+
+    def _report(self) -> None:
+        means = {}
+        if self.trainer.iteration % REPORT_EVERY == 0:
+            means = self.trainer.means()
+            self.metrics.append({"nimg": self.trainer.nimg, **means})
+            self.timing.append({"nimg": self.trainer.nimg, "elapsed_s": round(self.elapsed_s, 3)})
+            self.board.scalars(means, self.trainer.nimg)
+        if self.progress is not None:
+            self.progress(self.trainer, self.fraction, means)
+
+    def _take_snapshot(self, mark: int) -> None:
+        if self.snapshot is None:
+            return
+        figures = self.snapshot(self.trainer, mark)
+        if figures:
+            self.metrics.append({"nimg": self.trainer.nimg, **figures})
+            self.board.scalars(figures, self.trainer.nimg)
+        self.board.pictures(self.folder / "samples", mark, self.trainer.nimg)
+
+    def _write_state(self) -> Path:
+        groups, record = self.trainer.state()
+        record = {**record, "metrics_bytes": len(self.metrics)}
+        self.timing.append({"nimg": self.trainer.nimg, "elapsed_s": round(self.elapsed_s, 3)})
+        path = checkpoint.save_state(self.folder, self.trainer.nimg, groups, record)
+        checkpoint.prune_states(self.folder, KEPT_STATES)
+        self.state_written = time.monotonic()
+        return path
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """uint8 [N,H,W,C] to float32 [N,C,H,W] in [-1,1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """float [N,C,H,W] in [-1,1] (clipped) to uint8 [N,H,W,C]."""
+    return (images.float() * 127.5 + 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def frozen_copy(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+def _build_optimisers(phases: tuple[Phase, ...], networks: Mapping[str, nn.Module]) -> dict:
+    pairs = dict.fromkeys((phase.network, phase.optimiser) for phase in phases)
+    return {(network, recipe): recipe.build(networks[network].parameters()) for network, recipe in pairs}
+
+
+def _chunks(c: Tensor | None, num_parts: int) -> tuple[Tensor | None, ...]:
+    return (None,) * num_parts if c is None else c.chunk(num_parts)
+
+
+def _flatten(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": tensor for name, tensors in groups.items() for key, tensor in tensors.items()}
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{prefix}."): t for key, t in tensors.items() if key.startswith(f"{prefix}.")}
+
+
+def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser by `<parameter number>.<name>`; every entry of torch's Adam and SGD is a tensor."""
+    state = optimiser.state_dict()["state"]
+    return {f"{i}.{key}": value for i, entry in state.items() for key, value in entry.items() if value is not None}
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        i, key = name.split(".", 1)
+        state.setdefault(int(i), {})[key] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -1,0 +1,155 @@
+"""A run is a folder: config.json, metrics.jsonl, timing.jsonl, tensorboard/, samples/ and the newest states.
+
+config.json says what is trained on what; metrics.jsonl has one JSON object a line and no clock times, so that equal
+trainings give equal bytes; times go to timing.jsonl. A lock keeps a second process out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from countermark.core import checkpoint
+from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.files import read_bounded, sha256_hex, write_atomic
+from countermark.core.spec import Schedule, Settings
+
+FORMAT = "countermark-run"
+VERSION = 1
+MAX_CONFIG_BYTES = 16 * 2**20
+
+
+def settings_to_json(settings: Settings) -> dict[str, Any]:
+    """Settings as plain JSON values; a Schedule becomes {"start", "end", "over_nimg", "shape"}."""
+    return {
+        field.name: dataclasses.asdict(value) if isinstance(value, Schedule) else value
+        for field in dataclasses.fields(settings)
+        for value in [getattr(settings, field.name)]
+    }
+
+
+def settings_from_json(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """The inverse of `settings_to_json` for the settings class `kind`. Raises TypeError for unknown names."""
+    return kind(**{k: Schedule(**v) if isinstance(v, dict) else _tuples(v) for k, v in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Start a run, or check that it is the same one: raises UsageError naming what differs from config.json."""
+    document = {"format": FORMAT, "version": VERSION, **config}
+    if not (folder / "config.json").exists():
+        _refuse_foreign(folder)
+        write_atomic(folder / "config.json", json.dumps(document, indent=1, sort_keys=True).encode())
+        return
+    known = read_config(folder)
+    for key in sorted({*known, *document}):
+        if known.get(key) != (now := json.loads(json.dumps(document.get(key)))):
+            what = _difference(known.get(key), now)
+            raise UsageError(
+                f"out: {folder} is a run with another {key} ({what}); choose another folder or the same setting"
+            )
+
+
+def _difference(old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(k for k in sorted({*old, *new}) if old.get(k) != new.get(k))
+        return f"{key}: {_difference(old.get(key), new.get(key))}"
+    return f"{old} there, {new} now"
+
+
+def _refuse_foreign(folder: Path) -> None:
+    strangers = sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.exists() else []
+    if strangers:
+        raise UsageError(f"out: {folder} holds files that are not a run ({strangers[0]}, ...); choose a new folder")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a run. Raises UsageError when the folder holds none, CountermarkError when it is damaged."""
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"{folder} is not a run (no config.json); make one with: countermark train MODEL --out {folder}"
+        )
+    try:
+        config = json.loads(read_bounded(folder / "config.json", MAX_CONFIG_BYTES))
+        if config["format"] != FORMAT or config["version"] != VERSION:
+            raise CountermarkError(f"{folder}: config.json is of another format or version")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CountermarkError(f"{folder}: config.json is damaged ({type(error).__name__})") from error
+    return config
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """A run's name in manifests and registry: 16 hexadecimal digits of the hash of what was trained on what."""
+    return sha256_hex(json.dumps(dict(config), sort_keys=True).encode())[:16]
+
+
+def newest_state(folder: Path) -> Path | None:
+    """The newest state of a run, or None."""
+    found = checkpoint.states(folder)
+    return found[-1] if found else None
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder. Raises UsageError when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(f"out: {folder} cannot be written ({error.strerror}); choose another folder") from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run against other processes; the operating system lets go when this one dies."""
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UsageError(f"out: {folder} is being trained by another process; wait for it or choose another") from error
+    except OSError as error:
+        raise UsageError(f"out: {folder} cannot be locked ({error.strerror}); choose another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class Journal:
+    """A file of one JSON object a line that can be cut back to where a state was written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def cut(self, num_bytes: int) -> None:
+        """Forget what was written after the state. Raises CountermarkError when the file is shorter than that."""
+        if len(self) < num_bytes:
+            raise CountermarkError(f"{self.path} is shorter than its state says; the run can't be resumed exactly")
+        if len(self) > num_bytes:
+            with self.path.open("r+b") as stream:
+                stream.truncate(num_bytes)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        try:
+            with self.path.open("a") as stream:
+                stream.write(json.dumps(dict(row)) + "\n")
+        except OSError as error:
+            raise CountermarkError(f"cannot write {self.path}: {error.strerror}; free space and run again") from error
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All whole rows; a last line that an interruption cut is left out."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().split("\n")[:-1]]

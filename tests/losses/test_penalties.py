@@ -1,0 +1,102 @@
+"""Gradient penalties in closed form on linear and quadratic discriminators."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from countermark.losses.penalties import clip_weights, one_centred, zero_centred
+
+
+def _pictures(num: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num, 2, 3, 3, generator=generator, dtype=torch.float64)
+
+
+@given(st.integers(1, 5), st.integers(0, 1000))
+def test_zero_centred_of_a_linear_discriminator(num: int, seed: int) -> None:
+    """D(x) = <w, x> has gradient w everywhere: the penalty is ||w||^2 and its gradient in w is 2 w."""
+    x, w = _pictures(num, seed).requires_grad_(), _pictures(1, seed + 1).requires_grad_()
+    penalty = zero_centred((x * w).sum((1, 2, 3)), x)
+    torch.testing.assert_close(penalty, w.square().sum().expand(num))
+    (gradient,) = torch.autograd.grad(penalty.mean(), w)
+    torch.testing.assert_close(gradient, 2 * w)
+
+
+@given(st.integers(1, 5), st.integers(0, 1000), st.floats(-2, 2))
+def test_zero_centred_of_a_quadratic_discriminator(num: int, seed: int, a: float) -> None:
+    """D(x) = a/2 ||x||^2 has gradient a x: the penalty is a^2 ||x_n||^2, sample by sample."""
+    x = _pictures(num, seed).requires_grad_()
+    scale = torch.tensor(a, dtype=torch.float64, requires_grad=True)
+    penalty = zero_centred(scale / 2 * x.square().sum((1, 2, 3)), x)
+    norms = x.detach().square().sum((1, 2, 3))
+    torch.testing.assert_close(penalty, scale**2 * norms)
+    (gradient,) = torch.autograd.grad(penalty.sum(), scale)
+    torch.testing.assert_close(gradient, 2 * scale * norms.sum())
+
+
+def test_zero_centred_double_backward_is_exact() -> None:
+    """The gradient of the penalty in the weights of a small network equals central differences."""
+    torch.manual_seed(0)
+    D = nn.Sequential(nn.Flatten(), nn.Linear(18, 5), nn.Softplus(), nn.Linear(5, 1)).double()
+    x = _pictures(3).requires_grad_()
+
+    def penalty(weight: Tensor) -> Tensor:
+        parameters = {**dict(D.named_parameters()), "1.weight": weight}
+        return zero_centred(torch.func.functional_call(D, parameters, x)[:, 0], x).sum()
+
+    assert torch.autograd.gradcheck(penalty, D[1].weight)
+
+
+def test_zero_centred_needs_a_gradient_path() -> None:
+    with pytest.raises(RuntimeError, match="require"):
+        zero_centred(torch.ones(2), torch.ones(2, 3))
+
+
+@given(st.integers(1, 5), st.integers(0, 1000), st.floats(0.1, 3))
+def test_one_centred_of_a_linear_discriminator(num: int, seed: int, norm: float) -> None:
+    """The gradient is w wherever the picture lies, so the penalty is (||w|| - 1)^2."""
+    w = _pictures(1, seed)
+    w = (w * norm / torch.linalg.vector_norm(w)).requires_grad_()
+    x_real, x_fake = _pictures(num, seed + 1), _pictures(num, seed + 2)
+    penalty = one_centred(lambda x: (x * w).sum((1, 2, 3)), x_real, x_fake, torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(penalty, torch.full((num,), (norm - 1) ** 2, dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(penalty.mean(), w)
+    torch.testing.assert_close(gradient, 2 * (norm - 1) * w / norm)
+
+
+def test_one_centred_draws_alpha_per_sample_on_the_segment() -> None:
+    seen = []
+
+    def quadratic(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return x.square().sum((1, 2, 3)) / 2
+
+    x_real, x_fake = torch.zeros(64, 1, 2, 2), torch.ones(64, 1, 2, 2)
+    penalty = one_centred(quadratic, x_real, x_fake, torch.Generator().manual_seed(3))
+    one_minus_alpha = seen[0][:, 0, 0, 0]  # between a black and a white picture the place is the pixels' value
+    assert (seen[0] == one_minus_alpha[:, None, None, None]).all()
+    assert one_minus_alpha.unique().numel() > 60
+    assert 0 <= one_minus_alpha.min() < 0.1
+    assert 0.9 < one_minus_alpha.max() <= 1
+    torch.testing.assert_close(penalty.detach(), (2 * one_minus_alpha - 1).square())
+
+
+def test_one_centred_of_a_constant_discriminator_has_finite_gradients() -> None:
+    w = torch.zeros(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    penalty = one_centred(lambda x: (x * w).sum((1, 2, 3)), _pictures(2), _pictures(2, 1), torch.Generator())
+    penalty.sum().backward()
+    assert penalty.tolist() == [1, 1]
+    assert w.grad is not None
+    assert w.grad.isfinite().all()
+
+
+def test_clip_weights() -> None:
+    module = nn.Linear(3, 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[-5.0, -0.01, 0.0], [0.005, 0.01, 5.0]]))
+    clip_weights(module, 0.01)
+    torch.testing.assert_close(module.weight.detach(), torch.tensor([[-0.01, -0.01, 0.0], [0.005, 0.01, 0.01]]))
+    assert module.weight.requires_grad
+    assert module.bias.abs().max() <= 0.01
