@@ -32,8 +32,11 @@ WRITERS = {
 OPENERS = {"av": ("open",), "soundfile": ("SoundFile",), "wave": ("open",), "aifc": ("open",)}
 # TensorBoard's writer encodes what these methods get: released bytes go in as a summary instead.
 METHODS = ("add_image", "add_images", "add_image_with_boxes", "add_figure", "add_video", "add_audio", "write_image")
-# `X.save` encodes a picture, unless X is one of these modules, a module of the package or an object's own method.
+# `X.save` encodes a picture where pictures can be at hand, unless X is one of these modules, a module of the package or
+# an object's own method.
+PICTURE_LIBRARIES = ("PIL", "imageio", "matplotlib", "pillow_heif", "skimage", "torchvision")
 SAVERS_OF_OTHER_THINGS = ("json", "numpy", "onnx", "safetensors", "torch")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 ENCODING_PROGRAMS = ("ffmpeg", "convert", "magick", "cwebp", "sox", "lame")
 
 
@@ -42,9 +45,10 @@ def findings(code: str) -> list[str]:
     tree = ast.parse(code)
     names = _imported(tree)
     own_methods = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    pictures_at_hand = any(origin.split(".")[0] in PICTURE_LIBRARIES for origin in names.values())
     found = []
     for node in ast.walk(tree):
-        what = _finding(node, names, own_methods)
+        what = _call(node, names) if isinstance(node, ast.Call) else _use(node, names, own_methods, pictures_at_hand)
         if what:
             found.append(f"{node.lineno}: {what}")  # type: ignore[attr-defined]
     return found
@@ -56,29 +60,28 @@ def _imported(tree: ast.AST) -> dict[str, str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                names[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+                names[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
     return names
 
 
-def _finding(node: ast.AST, names: dict[str, str], own_methods: set[str]) -> str | None:
-    if isinstance(node, ast.Name | ast.Attribute):
-        origin = _origin(node, names)
-        if _is_writer(origin):
-            return origin
-    if isinstance(node, ast.Attribute):
-        return _attribute(node, names, own_methods)
-    if isinstance(node, ast.Call):
-        return _call(node, names)
+def _use(node: ast.AST, names: dict[str, str], own_methods: set[str], pictures_at_hand: bool) -> str | None:
+    if not isinstance(node, ast.Name | ast.Attribute):
+        return None
+    origin = _origin(node, names)
+    if _is_writer(origin):
+        return origin
+    if isinstance(node, ast.Attribute) and node.attr in METHODS:
+        return f".{node.attr}"
+    if isinstance(node, ast.Attribute) and node.attr == "save" and pictures_at_hand:
+        return _save(node, names, own_methods)
     return None
 
 
-def _attribute(node: ast.Attribute, names: dict[str, str], own_methods: set[str]) -> str | None:
-    if node.attr in METHODS:
-        return f".{node.attr}"
-    if node.attr != "save":
-        return None
+def _save(node: ast.Attribute, names: dict[str, str], own_methods: set[str]) -> str | None:
     origin = _origin(node.value, names)
     if origin and origin.split(".")[0] in (*SAVERS_OF_OTHER_THINGS, "countermark"):
         return None
@@ -88,6 +91,8 @@ def _attribute(node: ast.Attribute, names: dict[str, str], own_methods: set[str]
 
 def _call(node: ast.Call, names: dict[str, str]) -> str | None:
     function = node.func
+    if isinstance(function, ast.Attribute) and function.attr == "save" and _names_a_picture(node):
+        return ".save to a picture's name"
     if isinstance(function, ast.Attribute) and function.attr == "savefig" and not _is_svg(node):
         return "savefig to a raster format"
     if isinstance(function, ast.Name) and function.id == "getattr" and _constant(node, 1) in ("save", *METHODS):
@@ -119,6 +124,11 @@ def _is_writer(origin: str) -> bool:
         if origin in [f"{module}.{name}" for name in functions]:
             return True
     return False
+
+
+def _names_a_picture(call: ast.Call) -> bool:
+    texts = [node.value for node in ast.walk(call) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return any(text.lower().endswith(PICTURE_SUFFIXES) for text in texts)
 
 
 def _is_svg(call: ast.Call) -> bool:
@@ -163,7 +173,10 @@ def test_the_way_out_is_seen() -> None:
     [
         "from PIL import Image\nImage.fromarray(x).save('a.png')",
         "import PIL.Image\nPIL.Image.open(p).save(b, 'JPEG')",
-        "f = picture.save\nf('a.png')",
+        "import PIL.Image\nf = picture.save\nf(name)",
+        "def f(picture):\n    import PIL.Image\n    picture.resize((2, 2)).save(stream, format=kind)",
+        "picture.save('a.PNG')",
+        "picture.save(folder / f'{name}.jpg')",
         "getattr(picture, 'save')('a.png')",
         "import cv2\ncv2.imwrite('a.png', x)",
         "from cv2 import imencode as e\ne('.png', x)",
@@ -203,6 +216,7 @@ def test_a_writer_is_found(code: str) -> None:
         "import numpy as np\nnp.save(p, x)",
         "import torch\ntorch.save(x, p)",
         "from countermark.core import checkpoint\ncheckpoint.save(folder, state)",
+        "calibration(reals).save(run)",
         "class Run:\n    def save(self): ...\n    def go(self): self.save()",
         "figure.savefig(stream, format='svg')",
         "figure.savefig('a.svg')",

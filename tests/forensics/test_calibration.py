@@ -135,7 +135,7 @@ def test_domain_keeps_its_share_of_new_pictures_of_either_class_and_drops_others
     domain = fit_domain(gaussians(500, 0), [gaussians(500, 1), gaussians(500, 2)])
     for side in gaussians(5000, 3):
         assert domain.contains(side).mean() > 0.975
-    assert not domain.contains(np.random.default_rng(4).normal(0, 1, (100, 3)) + [-20, 0, 0]).any()
+    assert not domain.contains(np.random.default_rng(4).normal([-20, 0, 0], 1, (100, 3))).any()
 
 
 def test_domain_of_features_that_never_vary() -> None:

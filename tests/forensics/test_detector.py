@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from countermark.core.checkpoint import save_state
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import Image
 from countermark.forensics.detector import Detector, calibrate, network_sha256, re_encode, scores_and_features, to_input
+from countermark.models import find
+from countermark.training.run import settings_to_json, write_config
+from countermark.training.trained import load_run
 from tests.forensics.toy import SETTINGS, Brightness, pictures
 
 REAL, FAKE = 100.0, 155.0
@@ -145,3 +149,37 @@ def test_bad_calibration_requests_are_refused() -> None:
 def test_loading_what_is_no_run_of_a_detector(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a run"):
         Detector.load(tmp_path)
+
+
+def save_run(folder: Path, model: str, preset: str) -> None:
+    """A run with one state, as training leaves it."""
+    spec = find(model)
+    settings = spec.presets[preset]
+    config = {"model": model, "preset": preset, "settings": settings_to_json(settings), "data": {}, "seed": 0}
+    folder.mkdir()
+    write_config(folder, config)
+    networks, averages = {}, {}
+    for name, network in spec.build(settings).items():
+        group = averages if name in spec.averaged else networks
+        group.update({f"{name}.{key}": tensor for key, tensor in network.state_dict().items()})
+    save_state(folder, 64, {"networks": networks, "averages": averages}, {})
+
+
+def test_a_detector_comes_back_from_its_run(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", "npr", "tiny")
+    with pytest.raises(CountermarkError, match="no such file"):
+        Detector.load(tmp_path / "run")
+    trained = load_run(tmp_path / "run")
+    reals, fakes = np.random.default_rng(0).integers(0, 256, (2, 20, 8, 8, 3)).astype(np.uint8)
+    calibration = calibrate(trained.networks["F"], trained.settings, reals, fakes)
+    calibration.save(tmp_path / "run")
+    detector = Detector.load(tmp_path / "run")
+    assert detector.name == "npr@run"
+    expected = Detector(trained.networks["F"], calibration, "npr@run").judge(reals)
+    assert detector.judge(reals) == expected
+
+
+def test_a_run_of_a_generator_is_no_detector(tmp_path: Path) -> None:
+    save_run(tmp_path / "run", "dcgan", "tiny")
+    with pytest.raises(UsageError, match="no detector"):
+        Detector.load(tmp_path / "run")

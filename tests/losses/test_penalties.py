@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ def _pictures(num: int, seed: int = 0) -> Tensor:
     return torch.randn(num, 2, 3, 3, generator=generator, dtype=torch.float64)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(0, 1000))
 def test_zero_centred_of_a_linear_discriminator(num: int, seed: int) -> None:
     """D(x) = <w, x> has gradient w everywhere: the penalty is ||w||^2 and its gradient in w is 2 w."""
@@ -24,6 +25,7 @@ def test_zero_centred_of_a_linear_discriminator(num: int, seed: int) -> None:
     torch.testing.assert_close(gradient, 2 * w)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(0, 1000), st.floats(-2, 2))
 def test_zero_centred_of_a_quadratic_discriminator(num: int, seed: int, a: float) -> None:
     """D(x) = a/2 ||x||^2 has gradient a x: the penalty is a^2 ||x_n||^2, sample by sample."""
@@ -54,6 +56,7 @@ def test_zero_centred_needs_a_gradient_path() -> None:
         zero_centred(torch.ones(2), torch.ones(2, 3))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(0, 1000), st.floats(0.1, 3))
 def test_one_centred_of_a_linear_discriminator(num: int, seed: int, norm: float) -> None:
     """The gradient is w wherever the picture lies, so the penalty is (||w|| - 1)^2."""

@@ -30,7 +30,8 @@ def test_names_are_unique_and_found() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="unknown model stylegann; choose dcgan, gan, npr, r3gan, or a file"):
+    known = ", ".join(sorted(spec.name for spec in SPECS))
+    with pytest.raises(UsageError, match=f"unknown model stylegann; choose {known}, or a file"):
         find("stylegann")
 
 

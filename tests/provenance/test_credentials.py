@@ -27,14 +27,14 @@ def picture(side: int = 24) -> Image:
     return Image(np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
-def labelled(format: str, origin: Origin = ORIGIN) -> bytes:
-    return labels.write(encode(picture(), format), format, origin.source_type, (24, 24))
+def labelled(format: str, origin: Origin = ORIGIN, side: int = 24) -> bytes:
+    return labels.write(encode(picture(side), format), format, origin.source_type, (side, side))
 
 
-def signed(format: str, origin: Origin = ORIGIN, identity: keys.Identity | None = None) -> bytes:
+def signed(format: str, origin: Origin = ORIGIN, identity: keys.Identity | None = None, side: int = 24) -> bytes:
     definition = credentials.manifest(origin, SAID, CREATED)
     identity = identity or keys.installation().identity
-    return credentials.sign(labelled(format, origin), format, definition, identity, origin.parent)
+    return credentials.sign(labelled(format, origin, side), format, definition, identity, origin.parent)
 
 
 def state(data: bytes, format: str) -> str:
@@ -52,7 +52,7 @@ def test_what_was_said_is_read(format):
     assert not read.time_stamped
     assert read.reasons == ("no trusted time stamp: the time is the signer's word",)
     assert read.identifier == "0b5e"
-    wanted = {"kind": "made", "model": "dcgan:tiny", "run": "run-1", "seeds": [7], "provider": "somebody"}
+    wanted = {"kind": "made", "model": "dcgan:tiny", "run": "run-1", "seeds": "7", "provider": "somebody"}
     assert {name: read.generation[name] for name in wanted} == wanted
     assert list(read.as_dict()) == ["state", "generator", "issuer", "time", "digital_source_type", "reasons"]
 
@@ -175,7 +175,7 @@ def test_no_flipped_byte_is_trusted(format):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_flipped_byte_that_no_hash_covers_is_trusted(format):
-    """Container headers, box headers and descriptions, COSE tag and paddings: found by experiment, c2pa accepts them."""
+    """Container and box headers, descriptions, COSE tag, paddings: c2pa accepts changes there, by experiment."""
     data = signed(format)
     store = data.index(b"jumb") - 4
     around = [*range(12), *range(store - 24, store + 120), *range(len(data) - 12, len(data))]
@@ -186,7 +186,7 @@ def test_no_flipped_byte_that_no_hash_covers_is_trusted(format):
     padding = data.rindex(b"cpad") if b"cpad" in data else data.rindex(b"pad")
     around += [*range(signature, signature + 40), *range(padding - 8, padding + 16)]
     for position in around:
-        for flip in (0x01, 0x20, 0x80, 0xFF):
+        for flip in (0x01, 0xFF):
             assert state(changed(data, position, flip), format) != "trusted", (position, flip)
 
 
@@ -199,9 +199,7 @@ def test_c2pa_alone_would_not_notice(format):
     if format == "png":
         data = with_good_checksums(data)
     settings = {"trust": {"user_anchors": keys.trust_list()}, "verify": {"remote_manifest_fetch": False}}
-    with c2pa.Reader(
-        credentials.MIME[format], io.BytesIO(data), context=c2pa.Context.from_dict(settings)
-    ) as reader:
+    with c2pa.Reader(credentials.MIME[format], io.BytesIO(data), context=c2pa.Context.from_dict(settings)) as reader:
         assert reader.get_validation_state() == "Trusted"
     read = credentials.read(data, format, keys.trust_list())
     assert read.state == "invalid"
@@ -220,7 +218,7 @@ def with_good_checksums(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_hybrids_are_not_trusted(format):
-    data, other = signed(format), signed(format, Origin("made", "another"))
+    data, other = signed(format), signed(format, side=25)
     carried = store_parts(data, format)
     without = b"".join(data[part.start : part.stop] for part in parts(data, format) if part not in carried)
     store = b"".join(data[part.start : part.stop] for part in carried)

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status 0, 1 for a failure, 2 for bad use, 130 for an interruption."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         return int(arguments.run(arguments) or 0)
     except CountermarkError as error:
@@ -37,6 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output closed it: `countermark models | head`
         sys.stderr.close()
         return 1
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """argparse takes NAME=VALUE words only where the first positional stands; here they may follow options too."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if any("=" not in word or word.startswith("-") for word in rest) or (rest and arguments.command != "train"):
+        parser.error(f"{' '.join(rest)} is not understood")
+    if rest:
+        arguments.settings += rest
+    return arguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -104,6 +115,10 @@ def _names(text: str) -> list[str]:
 
 def _add_json(command: Any) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+
+
+def _add_model(command: Any) -> None:
+    command.add_argument("--model", metavar="FILE.py:SPEC", help="the model's file, for a run of a model of your own")
 
 
 def _demo(commands: Any) -> None:
@@ -221,6 +236,7 @@ def _sample(commands: Any) -> None:
     )
     command.add_argument("run_folder", metavar="RUN", help="a run folder")
     command.add_argument("--out", required=True, help="folder for the pictures")
+    _add_model(command)
     command.add_argument("--seeds", type=_numbers, default=list(range(64)), help="such as 0-63 (the default)")
     command.add_argument("--classes", type=_numbers, help="classes to make, in turn, such as 0-9")
     command.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="(default: png)")
@@ -241,6 +257,7 @@ def _run_sample(arguments: argparse.Namespace) -> None:
         classes=arguments.classes,
         format=arguments.format,
         native_size=arguments.native_size,
+        model=arguments.model,
         track=track,
     )
     if arguments.json:
@@ -258,6 +275,7 @@ def _evaluate(commands: Any) -> None:
     command.add_argument("--data", required=True, help="the real pictures: a folder, a zip, or a packaged set")
     command.add_argument("--metrics", type=_names, default=["fd", "kid", "pr", "dc"], help="(default: fd,kid,pr,dc)")
     command.add_argument("--features", default=None, help="own, efflite0 or inception (default: own for labelled sets)")
+    _add_model(command)
     command.add_argument("--num", type=int, default=1000, help="pictures to sample from a run (default: 1000)")
     command.add_argument(
         "--part", default="test", help="part of the real set: generator, detector, calibration, test, all"
@@ -275,6 +293,7 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
         features=arguments.features,
         num=arguments.num,
         part=arguments.part,
+        model=arguments.model,
     )
     if arguments.json:
         _print_json(found)

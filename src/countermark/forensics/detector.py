@@ -29,7 +29,7 @@ from countermark.training.trained import load_run
 RE_ENCODE_QUALITY = 90
 # The forms in which pictures reach an analyst; the thresholds hold for each of them.
 FORMATS = (("none", 0), ("jpeg", 90), ("jpeg", 75), ("webp", 80))
-BATCH = 256
+BATCH_PIXELS = 2**18  # bounds the memory of one pass
 
 
 class Network(Protocol):
@@ -226,9 +226,10 @@ def scores_and_features(network: nn.Module, images: np.ndarray) -> tuple[np.ndar
     """(logits [N], features [N,K]), float64, of uint8 pictures [N,H,W,C]; the network is left in eval mode."""
     network.eval()
     scores, features = [], []
+    batch = max(1, BATCH_PIXELS // (images.shape[1] * images.shape[2]))
     with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
-            seen = cast(Network, network).features(to_input(images[start : start + BATCH]))
+        for start in range(0, len(images), batch):
+            seen = cast(Network, network).features(to_input(images[start : start + batch]))
             features.append(seen.double().numpy())
             scores.append(cast(Network, network).head(seen).squeeze(1).double().numpy())
     return np.concatenate(scores), np.concatenate(features)

@@ -1,7 +1,7 @@
 """Bring a picture to the size and channels that a detector knows, where that loses nothing.
 
-Two changes lose nothing: leaving out colour channels that are all equal, and undoing an enlargement by whole-number pixel
-repetition (small samples are released that way). Nothing else is resized: a resize wipes out what a detector reads.
+Two changes lose nothing: leaving out colour channels that are all equal, and undoing an enlargement by whole-number
+pixel repetition (small samples are released that way). Nothing else is resized: that wipes out what a detector reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_CHANNEL_DIFFERENCE = 2
 
 
 def native_view(image: Image, size: int, channels: int) -> tuple[np.ndarray | None, list[str]]:
-    """(samples uint8 [size,size,channels] or None when that would lose something, what was done or stood against it)."""
+    """(samples uint8 [size,size,channels], or None where that would lose something; what was done, or why not)."""
     samples, notes = image.samples, []
     if channels == 1 and samples.shape[2] == 3 and (grey := as_grey(samples)) is not None:
         samples = grey

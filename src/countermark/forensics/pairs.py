@@ -63,7 +63,7 @@ def _filtered(samples: np.ndarray, treatment: Treatment) -> np.ndarray:
 
     picture = PIL.Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
     if treatment.scale != 1.0:
-        small = tuple(max(1, round(side * treatment.scale)) for side in picture.size)
+        small = [max(1, round(side * treatment.scale)) for side in picture.size]
         bilinear = PIL.Image.Resampling.BILINEAR
         picture = picture.resize(small, bilinear).resize(picture.size, bilinear)
     if treatment.blur_sigma_px:

@@ -23,7 +23,7 @@ SYNTHETIC_SOURCES = {
     "compositeSynthetic",
 }
 CAPTURED_SOURCES = {"digitalCapture", "computationalCapture"}
-TRAIN_ONE = "countermark train npr --data REAL --against RUN --out DETECTOR"
+TRAIN_ONE = "countermark train npr --data REAL --against RUN --out DETECTOR, then --detector DETECTOR"
 
 Evidence = Mapping[str, Any]
 

@@ -9,6 +9,7 @@ import numpy as np
 from countermark.core.errors import UsageError
 from countermark.data.image import PictureSet, load
 from countermark.data.sources import open_source
+from countermark.forensics.calibration import Calibration
 from countermark.forensics.detector import calibrate as calibrate_network
 from countermark.forensics.pairs import FormatMatchedPairs
 from countermark.training.loop import to_uint8
@@ -17,6 +18,13 @@ from countermark.training.trained import load_run
 # Seeds of a generator's pictures, apart for every use, and far from those that people sample.
 FIRST_SEED = {"detector": 10**6, "calibration": 2 * 10**6, "test": 3 * 10**6}
 FAKES_PER_REAL = {"detector": 2, "calibration": 2, "test": 1}
+
+
+def native_size(against: str | Path, data_size: int) -> int:
+    """The size to train at: the generator's, or the pictures' own, for a resize wipes out what a detector reads."""
+    if (Path(against) / "config.json").is_file():
+        return load_run(Path(against)).settings.size
+    return data_size
 
 
 def synthetic(against: str | Path, pictures: PictureSet, part: str) -> np.ndarray:
@@ -47,4 +55,4 @@ def calibrate(run: Path, against: str | Path, pictures: PictureSet) -> None:
     """Calibrate the newest weights of a detector's run on the calibration part, and keep that in the run."""
     trained = load_run(run)
     reals, fakes = pictures.part("calibration").images, synthetic(against, pictures, "calibration")
-    calibrate_network(trained.networks["F"], trained.settings, reals, fakes).save(run)
+    Calibration.save(calibrate_network(trained.networks["F"], trained.settings, reals, fakes), run)

@@ -27,12 +27,13 @@ def evaluate(
     features: str | None = None,
     num: int = 1000,
     part: str = "test",
+    model: str | None = None,
 ) -> dict[str, Any]:
     """Compare `num` samples of a run, or the pictures of a folder, with one part of the real set.
 
     Pictures are compared at the run's size; for a folder, at the real set's. features: own, efflite0 or inception
-    (None: own for a set with classes, else efflite0). Returns {metric: {value, ci95, features, resize}, num_real,
-    num_fake, real, fake}.
+    (None: own for a set with classes, else efflite0). model: FILE.py:SPEC for a run of the user's own.
+    Returns {metric: {value, ci95, features, resize}, num_real, num_fake, real, fake}.
     """
     if part not in (*SHARES, "all"):
         raise UsageError(f"part: {part!r} is none of {named((*SHARES, 'all'))}")
@@ -40,7 +41,7 @@ def evaluate(
         raise UsageError(f"num: {num} is not between 12 and a million")
     source = open_source(data)
     if (Path(made) / "config.json").is_file():
-        trained = load_run(Path(made))
+        trained = load_run(Path(made), model)
         pictures = load(source, trained.settings.size)
         fakes = to_uint8(trained.sample(range(FIRST_SEED, FIRST_SEED + num)))
         fake = f"{num} samples of run {trained.run_id} after {trained.nimg} images"

@@ -27,16 +27,18 @@ def sample(
     classes: Sequence[int] | None = None,
     format: str = "png",
     native_size: bool = False,
+    model: str | None = None,
     track: Track = lambda items, what, total: items,
 ) -> list[dict[str, Any]]:
     """Release one picture a seed as `seed0007.png` in `out`, and `grid.png` of the first hundred.
 
     classes: taken in turn; drawn from the seeds if None. native_size: keep pictures under 128 px small (no watermark).
+    model: FILE.py:SPEC for a run of a model of the user's own.
     Returns an entry a picture: path, seed, sha256, watermark payload (hex or None) and why there is none.
     """
     if not seeds:
         raise UsageError("seeds: none given; try --seeds 0-63")
-    trained = load_run(Path(run))
+    trained = load_run(Path(run), model)
     chosen = None if classes is None else [classes[i % len(classes)] for i in range(len(seeds))]
     trained.conditions(seeds, chosen)
     folder = Path(out)

@@ -14,7 +14,8 @@ from countermark.data.image import PictureSet, Shuffled, inspect, load
 from countermark.data.sources import Batches, open_source
 from countermark.jobs import detector, overrides
 from countermark.jobs.watch import Watch
-from countermark.models import find
+from countermark.metrics.distribution import GROUPS
+from countermark.models import find, is_file
 from countermark.training.loop import Length, Trainer, train
 from countermark.training.run import check_writable, newest_state, read_config, settings_to_json, write_config
 
@@ -49,11 +50,18 @@ def train_model(
     if (spec.kind == "detect") != (against is not None):
         need = "needs --against (a run or a folder of synthetic pictures)" if against is None else "takes no --against"
         raise UsageError(f"against: {spec.name} {need}")
+    if unknown := set(metrics) - set(GROUPS):
+        raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
     check_writable(Path(out))
     source = open_source(data)
     data_size = size or inspect(source).common_size()
-    preset = preset or _fitting_preset(spec, data_size)
-    chosen = overrides.apply(spec.presets[preset], [w for w in settings if w.startswith("size=")])
+    if against is not None:
+        data_size = size or detector.native_size(against, data_size)
+    preset = preset or _fitting_preset(spec, data_size, source.read(0)[0].channels)
+    chosen = spec.presets[preset]
+    if against is not None:
+        chosen = dataclasses.replace(chosen, size=data_size)
+    chosen = overrides.apply(chosen, [word for word in settings if word.startswith("size=")])
     pictures = load(source, chosen.size)
     chosen = _fit(chosen, pictures, spec.kind)
     chosen = overrides.apply(chosen, settings)
@@ -63,7 +71,7 @@ def train_model(
     else:
         batches, what = detector.batches(against, pictures, seed), f"the detector part, against {against},"
     config = {
-        "model": spec.name if not model.endswith(":SPEC") else model,
+        "model": model if is_file(model) else spec.name,
         "preset": preset,
         "settings": settings_to_json(chosen),
         "data": {"name": str(data), "fingerprint": pictures.fingerprint},
@@ -97,7 +105,7 @@ def _length(images: int | None, minutes: float | None) -> Length | None:
 
 def _named(model: str) -> tuple[Spec, str | None]:
     """The spec and the preset's name, None where the data decide."""
-    if model.endswith(":SPEC"):
+    if is_file(model):
         return find(model), None
     name, _, preset = model.partition(":")
     spec = find(name)
@@ -106,12 +114,12 @@ def _named(model: str) -> tuple[Spec, str | None]:
     return spec, preset or None
 
 
-def _fitting_preset(spec: Spec, size: int) -> str:
-    """The first preset of the smallest size that holds the pictures, or of the largest size there is."""
-    sizes = {name: preset.size for name, preset in spec.presets.items()}
-    holding = [s for s in sizes.values() if s >= size] or [max(sizes.values())]
-    wanted = min(holding) if size <= max(sizes.values()) else max(sizes.values())
-    return next(name for name, s in sizes.items() if s == wanted)
+def _fitting_preset(spec: Spec, size: int, channels: int) -> str:
+    """The first preset of the smallest size that holds the pictures (else of the largest), of their channels if any."""
+    largest = max(preset.size for preset in spec.presets.values())
+    wanted = min((preset.size for preset in spec.presets.values() if preset.size >= size), default=largest)
+    fitting = {name: preset for name, preset in spec.presets.items() if preset.size == wanted}
+    return next((name for name, preset in fitting.items() if preset.channels == channels), next(iter(fitting)))
 
 
 def _fit(settings: Settings, pictures: PictureSet, kind: str) -> Settings:

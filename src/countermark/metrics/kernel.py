@@ -25,8 +25,8 @@ def kernel_influence(real: np.ndarray, fake: np.ndarray) -> tuple[float, np.ndar
     Those are twice the first-order (Hoeffding) projections of the U-statistic.
     """
     real, fake = checked(real, fake, at_least=2)
-    within_real, within_fake = _row_means(real, real), _row_means(fake, fake)
-    real_to_fake, fake_to_real = _row_means(real, fake), _row_means(fake, real)
+    within_real, within_fake = _within(real), _within(fake)
+    real_to_fake, fake_to_real = _across(real, fake), _across(fake, real)
     value = within_real.mean() + within_fake.mean() - 2 * real_to_fake.mean()
     influence_real, influence_fake = 2 * (within_real - real_to_fake), 2 * (within_fake - fake_to_real)
     return float(value), influence_real - influence_real.mean(), influence_fake - influence_fake.mean()
@@ -51,19 +51,21 @@ def kernel_distance_of_subsets(
     for i in range(num_subsets):
         x_fake = fake[rng.choice(len(fake), subset_size, replace=False)]
         x_real = real[rng.choice(len(real), subset_size, replace=False)]
-        values[i] = (
-            _row_means(x_real, x_real).mean()
-            + _row_means(x_fake, x_fake).mean()
-            - 2 * _row_means(x_real, x_fake).mean()
-        )
+        values[i] = _within(x_real).mean() + _within(x_fake).mean() - 2 * _across(x_real, x_fake).mean()
     return float(values.mean()), float(values.std())
 
 
-def _row_means(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """[N]: the mean of k(x_i, y_j) over j, over j != i where `y` is `x`."""
+def _within(x: np.ndarray) -> np.ndarray:
+    """[N]: the mean of k(x_i, x_j) over j != i."""
+    own = ((x**2).sum(axis=1) / x.shape[1] + 1) ** 3
+    return (len(x) * _across(x, x) - own) / (len(x) - 1)
+
+
+def _across(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """[N]: the mean of k(x_i, y_j) over j."""
     num_dims = x.shape[1]
-    sums = np.concatenate([((x[i : i + _ROWS] @ y.T / num_dims + 1) ** 3).sum(axis=1) for i in range(0, len(x), _ROWS)])
-    if x is not y:
-        return sums / len(y)
-    own = ((x**2).sum(axis=1) / num_dims + 1) ** 3
-    return (sums - own) / (len(x) - 1)
+    return np.concatenate([_cubes(x[i : i + _ROWS] @ y.T / num_dims + 1).mean(axis=1) for i in range(0, len(x), _ROWS)])
+
+
+def _cubes(values: np.ndarray) -> np.ndarray:
+    return values * values * values  # ten times faster than ** 3

@@ -17,6 +17,7 @@ from countermark.models.image.gan import SPEC as GAN
 from countermark.models.image.r3gan import SPEC as R3GAN
 
 SPECS: tuple[Spec, ...] = (GAN, DCGAN, R3GAN, NPR)
+_OWN_FILE = re.compile(r"(.+\.py)(?::(\w*))?")
 
 
 def find(name: str) -> Spec:
@@ -28,11 +29,15 @@ def find(name: str) -> Spec:
     for spec in SPECS:
         if spec.name == name:
             return spec
-    own = re.fullmatch(r"(.+\.py)(?::(\w*))?", name)
-    if own:
+    if own := _OWN_FILE.fullmatch(name):
         return _load(Path(own[1]), own[2] or "SPEC")
     known = named(spec.name for spec in SPECS)
     raise UsageError(f"unknown model {printable(name)}; choose {known}, or a file of your own as my_model.py:SPEC")
+
+
+def is_file(name: str) -> bool:
+    """Whether `name` means a Python file of the user's own: `my_model.py` or `my_model.py:SPEC`."""
+    return _OWN_FILE.fullmatch(name) is not None
 
 
 def _load(path: Path, attribute: str) -> Spec:

@@ -55,11 +55,22 @@ def load_inception(weights: Path | None = None) -> Inception:
         raise UsageError(
             'features inception need torch-fidelity and torchvision: pip install "countermark[fid]"'
         ) from error
-    # The extractor unpickles what it is given: hand it only what was read as plain tensors and written again here.
-    plain = io.BytesIO()
-    torch.save(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), plain)
-    plain.seek(0)
-    return Inception(FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=plain))
+    net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=_plain(data, path))
+    return Inception(net)
+
+
+def _plain(data: bytes, path: Path) -> io.BytesIO:
+    """The tensors of `data`, written again: the extractor unpickles what it is given, so it gets nothing else."""
+    try:
+        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load has no error of its own for what is no file of tensors
+        raise CountermarkError(
+            f"{path}: holds more than tensors or is damaged; get it again from {_ADDRESS}"
+        ) from error
+    stream = io.BytesIO()
+    torch.save(tensors, stream)
+    stream.seek(0)
+    return stream
 
 
 def _found() -> Path:

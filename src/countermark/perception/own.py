@@ -8,6 +8,7 @@ picture was turned.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import safetensors
@@ -37,12 +38,10 @@ class OwnNet(nn.Module):
     def __init__(self, channels: int, num_classes: int):
         super().__init__()
         self.body = nn.Sequential(
-            _block(channels, 16, stride=1),
-            _block(16, 32, stride=2),
-            _block(32, 32, stride=1),
-            _block(32, 64, stride=2),
-            _block(64, 64, stride=1),
-            _block(64, NUM_DIMS, stride=2),
+            _block(channels, 24, kernel=5, stride=2),
+            _block(24, 48, stride=2),
+            _block(48, 48),
+            _block(48, NUM_DIMS, stride=2),
         )
         self.head = nn.Linear(NUM_DIMS, num_classes)
 
@@ -53,9 +52,11 @@ class OwnNet(nn.Module):
         return self.head(self.features(x))
 
 
-def _block(channels_in: int, channels_out: int, *, stride: int) -> nn.Sequential:
+def _block(channels_in: int, channels_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU()
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
     )
 
 
@@ -89,6 +90,7 @@ class Own(Features):
 
     def __init__(self, net: OwnNet, *, channels: int, num_classes: int):
         """num_classes: 0 for a network trained to tell turns."""
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net = net.eval().requires_grad_(False)
         self.channels = channels
         self.num_classes = num_classes
@@ -112,11 +114,14 @@ def train_own(images: np.ndarray, labels: np.ndarray | None, *, seed: int = 0, n
     and for labels that do not fit the pictures.
     """
     channels, num_classes = images.shape[3], _count_classes(images, labels)
-    x = torch.cat([_pictures(part, channels) for part in np.array_split(images, math.ceil(len(images) / 1024))])
+    x = torch.cat(
+        [_pictures(part, channels) for part in np.array_split(images, math.ceil(len(images) / 1024))]
+    ).contiguous(memory_format=torch.channels_last)
     y = None if labels is None else torch.as_tensor(np.asarray(labels), dtype=torch.int64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "own", "weights"))
         net = OwnNet(channels, num_classes or 4)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(net.parameters(), lr=_LR, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LR, total_steps=num_steps, cycle_momentum=False)
     rng = generator(seed, "own", "batches")
@@ -145,7 +150,8 @@ def load_own(images: np.ndarray, labels: np.ndarray | None, *, seed: int = 0, nu
         net.load_state_dict(safetensors.torch.load(path.read_bytes()))
     except (OSError, RuntimeError, safetensors.SafetensorError):
         own = train_own(images, labels, seed=seed, num_steps=num_steps)
-        write_atomic(path, safetensors.torch.save(own.net.state_dict(), metadata={"recipe": recipe}))
+        weights = {name: tensor.contiguous() for name, tensor in own.net.state_dict().items()}
+        write_atomic(path, safetensors.torch.save(weights, metadata={"recipe": recipe}))
         return own
     return Own(net, channels=channels, num_classes=num_classes)
 
@@ -169,7 +175,7 @@ def _pictures(images: np.ndarray, channels: int) -> Tensor:
     return F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
 
 
-def _batches(n: int, num_steps: int, rng: torch.Generator):  # type: ignore[no-untyped-def]
+def _batches(n: int, num_steps: int, rng: torch.Generator) -> Iterator[Tensor]:
     """`num_steps` batches of indices: a fresh order for every pass, each picture once in it."""
     size = min(_BATCH, n)
     per_pass = n // size

@@ -30,7 +30,8 @@ def weigh(planes: Sequence[np.ndarray]) -> np.ndarray:
     """Luma [H,W] of one grey plane or of the three planes of sRGB, each float32 [H,W]."""
     if len(planes) == 1:
         return planes[0]
-    return sum(weight * plane for weight, plane in zip(_LUMA, planes, strict=True))
+    red, green, blue = planes
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def square(y: np.ndarray) -> np.ndarray:

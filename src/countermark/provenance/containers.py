@@ -5,6 +5,7 @@ PNG: ISO/IEC 15948. JPEG: ITU-T T.81 annex B, XMP in APP1 (ISO 16684-3), C2PA in
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -12,15 +13,23 @@ from dataclasses import dataclass
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_KEYWORD = b"XML:com.adobe.xmp"
-MAX_PARTS = 200_000
+MAX_PARTS = 100_000
+MAX_SCANS = 100
 MAX_XMP_BYTES = 2**20
 MAX_XMP_PACKETS = 16
+_XMP_MARKS = {"png": XMP_KEYWORD, "jpeg": XMP_APP1, "webp": b"XMP "}
 _VP8X_XMP, _VP8X_ALPHA = 0x04, 0x10
 _MAX_APP1_BODY = 65533
+_AFTER_FILL = re.compile(rb"[^\xff]")
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 
 class Malformed(ValueError):
     """The file does not hold to its format; the text says where."""
+
+
+class Excessive(Malformed):
+    """Reading the file would take far more effort than its picture is worth."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,44 @@ def parts(data: bytes, container: str) -> list[Part]:
     if len(found) > MAX_PARTS:
         raise Malformed(f"more than {MAX_PARTS} parts")
     return found
+
+
+def check_effort(data: bytes, container: str) -> None:
+    """Raise Excessive for a file that would keep a decoder busy for minutes: call it before decoding.
+
+    Decoders walk PNG chunks, JPEG segments and the bytes between them one by one, and visit every block of a
+    progressive JPEG once a scan, of which a few bytes make one.
+    """
+    steps = {"png": _png_steps, "jpeg": _jpeg_steps, "webp": lambda data: 0}[container](data)
+    if steps > MAX_PARTS:
+        raise Excessive(f"more than {MAX_PARTS} parts")
+    if container == "jpeg" and data.count(b"\xff\xda") > MAX_SCANS:
+        raise Excessive(f"more than {MAX_SCANS} JPEG scans")
+
+
+def _png_steps(data: bytes) -> int:
+    position, steps = len(PNG_SIGNATURE), 0
+    while position + 8 <= len(data) and steps <= MAX_PARTS:
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
+        steps += 1
+    return steps
+
+
+def _jpeg_steps(data: bytes) -> int:
+    """Segments before the first scan, and bytes between them that belong to none."""
+    position, steps = 2, 0
+    while position + 4 <= len(data) and steps <= MAX_PARTS:
+        marker_at = data.find(b"\xff", position)
+        after_fill = _AFTER_FILL.search(data, marker_at, marker_at + MAX_PARTS) if marker_at >= 0 else None
+        if after_fill is None:
+            return steps + len(data) - position
+        steps += 1 + after_fill.start() - 1 - position
+        marker, position = data[after_fill.start()], after_fill.start() + 1
+        if marker == 0xDA:
+            return steps
+        if marker not in (0x00, 0x01) and not 0xD0 <= marker <= 0xD9:
+            position += int.from_bytes(data[position : position + 2], "big")
+    return steps
 
 
 def _png_parts(data: bytes) -> list[Part]:
@@ -81,9 +128,9 @@ def _jpeg_parts(data: bytes) -> list[Part]:
         if position + 2 > len(data) or data[position] != 0xFF:
             raise Malformed("JPEG marker expected")
         marker = data[position + 1]
-        if marker == 0xFF:  # a fill byte, of which any number may stand before a marker (B.1.1.2)
-            position += 1
-            continue
+        if marker == 0xFF:  # fill bytes, of which any number may stand before a marker (B.1.1.2)
+            position = _next(_AFTER_FILL, data, position) - 1
+            marker = data[position + 1]
         if marker == 0xD9:
             found.append(Part("d9", position, position + 2, position + 2, position + 2))
             return found
@@ -102,13 +149,14 @@ def _jpeg_parts(data: bytes) -> list[Part]:
 
 def _end_of_scan(data: bytes, position: int) -> int:
     """Where entropy-coded data end: the next marker that is neither a stuffed byte nor a restart."""
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 1 >= len(data):
-            raise Malformed("JPEG ends inside a scan")
-        if data[position + 1] != 0 and not 0xD0 <= data[position + 1] <= 0xD7:
-            return position
-        position += 2
+    return _next(_AFTER_SCAN, data, position)
+
+
+def _next(pattern: re.Pattern[bytes], data: bytes, position: int) -> int:
+    found = pattern.search(data, position)
+    if found is None:
+        raise Malformed("JPEG ends before its end of image")
+    return found.start()
 
 
 def _webp_parts(data: bytes) -> list[Part]:
@@ -141,6 +189,8 @@ def _webp_parts(data: bytes) -> list[Part]:
 def xmp_packets(data: bytes, container: str) -> list[bytes]:
     """Every XMP packet of a file, unparsed. Raises Malformed, also for more than MAX_XMP_BYTES once inflated."""
     packets: list[bytes] = []
+    if _XMP_MARKS[container] not in data:
+        return packets
     for part in parts(data, container):
         packet = {"png": _png_xmp, "jpeg": _jpeg_xmp, "webp": _webp_xmp}[container](data, part)
         if packet is None:

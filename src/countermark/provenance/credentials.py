@@ -67,6 +67,11 @@ class Origin:
         return self.seed if isinstance(self.seed, tuple) else (self.seed,)
 
     @property
+    def seeds_text(self) -> str:
+        """The seeds with commas between them; empty when there are none."""
+        return ",".join(map(str, self.seeds))
+
+    @property
     def source_type(self) -> str:
         """The IPTC digital source type."""
         return EDITED if self.kind == "edited" else MADE
@@ -108,15 +113,16 @@ def system_version() -> str:
 def manifest(origin: Origin, generation: dict[str, Any], created: str) -> dict[str, Any]:
     """The C2PA manifest definition of a file.
 
-    generation: what GENERATION says besides the origin (id, provider, watermark, size ...). created: ISO 8601, UTC.
+    generation: what GENERATION says besides the origin (id, provider, watermark, size ...); no lists of numbers, which
+    the library would write as bytes. created: ISO 8601, UTC.
     """
     agent = {"name": SYSTEM, "version": system_version()}
     assertion = {
         "kind": origin.kind,
         "model": origin.model,
         "run": origin.run,
-        "seeds": list(origin.seeds),
-        "lineage": list(origin.lineage),
+        "seeds": origin.seeds_text,
+        "lineage": "; ".join(origin.lineage),
         "created": created,
         "system": SYSTEM,
         "system_version": agent["version"],

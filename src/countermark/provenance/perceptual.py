@@ -14,7 +14,7 @@ from countermark.core.media import Image
 NUM_BITS = 256
 _SIDE = 64
 _LOW = slice(1, 17)
-_MIN_MAGNITUDE = 2.0  # median of the orthonormal coefficients below which coding noise decides the bits
+_MIN_MAGNITUDE = 0.5  # median of the orthonormal coefficients below which coding noise decides the bits
 
 
 def perceptual_hash(image: Image) -> bytes | None:

@@ -110,11 +110,11 @@ def _marked(
     said = {
         "id": identifier,
         "provider": policy.provider,
-        "standards": list(policy.standards),
+        "standards": ", ".join(policy.standards),
         "watermark": {"present": mark is not None, "payload": mark.hex() if mark else None, "reason": reason},
         "size": {
-            "native": [image.width, image.height],
-            "released": [shown.width, shown.height],
+            "native": f"{image.width}x{image.height}",
+            "released": f"{shown.width}x{shown.height}",
             "enlargement": enlargement,
         },
     }
@@ -126,10 +126,11 @@ def _marked(
 
     digest = sha256_hex(signed)
     released = Released(path, signed, digest, identifier, mark, reason, enlargement)
-    seeds = ",".join(map(str, origin.seeds))
     look = perceptual_hash(shown)
     marked = mark.hex() if mark else None
-    row = registry.Row(identifier, number, digest, marked, origin.kind, origin.model, origin.run, seeds, created, look)
+    row = registry.Row(
+        identifier, number, digest, marked, origin.kind, origin.model, origin.run, origin.seeds_text, created, look
+    )
     return released, row
 
 

@@ -21,6 +21,7 @@ from countermark.provenance.containers import Malformed, Part, parts
 MAX_STORE_BYTES = 16 * 2**20
 MAX_BOXES = 10_000
 _UUID_TAIL = bytes.fromhex("00110010800000aa00389b71")
+_STORE_MARK = b"jumdc2pa"  # how the description of a store begins
 _LABEL_ONLY = 0x03  # toggles of a description box: the box may be asked for, and has a label; nothing else
 _SINGLE_BOXES = {b"c2as": ("c2pa.assertions",), b"c2cl": ("c2pa.claim", "c2pa.claim.v2"), b"c2cs": ("c2pa.signature",)}
 _OPTIONAL_STORES = {b"c2vc": "c2pa.credentials", b"c2db": "c2pa.databoxes"}
@@ -75,11 +76,11 @@ class _Carrier:
 
 def has_store(data: bytes, container: str) -> bool:
     """Whether the file carries a credential store, in good order or not."""
+    if _STORE_MARK not in data:
+        return False
     try:
         return _carrier(data, container) is not None
-    except Malformed:
-        return b"jumdc2pa" in data
-    except NotCanonical:
+    except (Malformed, NotCanonical):
         return True
 
 
@@ -121,7 +122,7 @@ def _jpeg_carrier(data: bytes, found: list[Part]) -> _Carrier | None:
         if segment.body_stop - segment.body < 16:
             raise NotCanonical("a JUMBF segment without its header")
         instances.setdefault(data[segment.body + 2 : segment.body + 4], []).append(segment)
-    stores = [group for group in instances.values() if data[group[0].body + 16 : group[0].body + 28][4:] == b"jumdc2pa"]
+    stores = [group for group in instances.values() if data[group[0].body + 16 : group[0].body + 28][4:] == _STORE_MARK]
     if not stores:
         return None
     if len(stores) > 1:

@@ -12,6 +12,7 @@ from countermark.core.errors import CountermarkError
 from countermark.core.files import read_bounded, sha256_hex
 from countermark.core.media import MAX_FILE_BYTES, Image, decode_image, sniff
 from countermark.provenance import credentials, keys, labels, payload, registry, standards, watermark
+from countermark.provenance.containers import Excessive, check_effort
 from countermark.provenance.credentials import Credentials
 from countermark.provenance.perceptual import perceptual_hash
 
@@ -32,8 +33,14 @@ def verify(path: Path | str) -> dict[str, Any]:
 
 def examine(data: bytes, *, name: str = "picture") -> dict[str, Any]:
     """The evidence on the bytes of one file, without its path. Raises CountermarkError for an unreadable picture."""
+    container = sniff(data)
+    if container is None:
+        raise CountermarkError(f"{name}: not a PNG, JPEG or WebP picture")
+    try:
+        check_effort(data, container)
+    except Excessive as error:
+        raise CountermarkError(f"{name}: {error}, which is over the limit") from error
     image = decode_image(data, name=name)
-    container = str(sniff(data))
     digest = sha256_hex(data)
     said = credentials.read(data, container, keys.trust_list())
     marks = {"watermark": _watermark(image, said), "labels": labels.read(data, container)}

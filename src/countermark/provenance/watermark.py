@@ -9,18 +9,21 @@ Miller, Doerr and Cox, "Applying informed coding and embedding to design a robus
 Image Processing 13(6), 2004). The pattern is found by alternating projections: add what is missing, round and clip as
 the file will, measure again.
 
-How sure a reading is. For a picture made without knowledge of the mask, the raw bits (sign times mask) are n
-independent fair coins, whatever the picture, because the mask's are: no assumption on pictures is needed, and a flat
-picture, whose numbers are all zero, is no exception. A reading claims a payload when at least t raw bits agree with
-that payload's codeword, in one of the 8 orientations tried. For one codeword and one orientation the probability is
-P(Binomial(n, 1/2) >= t). By the union over all 2**64 codewords and 8 orientations, no unmarked picture is read as
-marked with probability above
+How sure a reading is. The reader weighs each number x by w = min(|x| / margin, 1), so that what JPEG rounded to nothing
+has no say, and looks for the codeword c in {-1, 1}**n with the largest S = sum(w * r * c), where the raw bit r is x's
+sign times the mask's. For a picture made without knowledge of the mask the weights are some fixed numbers and
+the raw bits are independent fair coins, because the mask's are: no assumption on pictures is needed, and a flat
+picture, whose numbers are all zero, is no exception. For one codeword and one orientation, Hoeffding's inequality
+("Probability inequalities for sums of bounded random variables", JASA 58(301), 1963, theorem 2) gives
+P(S >= s) <= exp(-s**2 / (2 * sum(w**2))). By the union over all 2**64 codewords and 8 orientations, the probability
+that an unmarked picture reads as well as one with the largest S is at most
 
-    false_positive_rate = 8 * 2**64 * P(Binomial(n, 1/2) >= t),
+    false_positive_rate = 8 * 2**64 * exp(-S**2 / (2 * sum(w**2))),
 
-and t is the least number that makes this at most MAX_FALSE_POSITIVE_RATE. The bound holds however the decoder picks its
-candidate. The mask is public (whoever has this file can write or attack a mark): that a payload is genuine is shown by
-its authentication code (payload.py), not by its presence.
+and a payload is claimed only when this is at most MAX_FALSE_POSITIVE_RATE. The bound holds however the decoder finds
+its candidate. It speaks of presence: near the limit a mark may be read with a wrong payload. The mask is public, and
+whoever has this file can write or attack a mark: that a payload is genuine is shown by its authentication code
+(payload.py), not by its presence.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -55,14 +58,32 @@ _NUM_REPEATS = -(-NUM_RAW_BITS // _NUM_CODE_BITS)
 _JPEG_STEPS = np.array(
     [[16, 11, 10, 16, 24], [12, 12, 14, 19, 26], [14, 13, 16, 24, 40], [14, 17, 22, 29, 51], [18, 22, 37, 56, 68]]
 )
-# The margin by which a written number clears zero: 0.4 steps outlive the rounding of quality 60 to 75; 1 for the rest.
+# A number's margin from zero: beyond it, its sign outlives the rounding of JPEG at quality 60 to 75.
 _MARGINS = (0.4 * (_JPEG_STEPS + _JPEG_STEPS.T)[_V, _U] / 2 + 1).astype(np.float32)
 
-# Quality is spent in this order: a picture is marked at the first of these that leaves it a good agreement.
-_PSNR_STEPS_DB = (41.0, 40.0, 39.0, 38.1)
-_GOOD_AGREEMENT = 0.64
-_MARGIN_FACTORS = (1.6, 1.3, 1.15, 1.0, 0.85, 0.7)
-_NUM_REPLANS = 4
+# What a claim needs of S / sqrt(sum(w**2)), from the bound.
+_LEAST_STRENGTH = math.sqrt(2 * math.log(canonical.NUM_ORIENTATIONS * 2**_NUM_BITS / MAX_FALSE_POSITIVE_RATE))
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What to write: S / sqrt(sum(w**2)) up to `strength`, at a mean squared error of at most `error`."""
+
+    strength: float
+    error: float
+
+
+def _aim(strength_factor: float, psnr_db: float) -> _Aim:
+    return _Aim(strength_factor * _LEAST_STRENGTH, 255**2 / 10 ** (psnr_db / 10))
+
+
+# The first aim within reach is taken: much strength where it is cheap, then as little error as a sturdy mark allows.
+_AIMS = (*(_aim(factor, 41.0) for factor in (4.0, 3.3)), *(_aim(2.7, psnr_db) for psnr_db in (41.0, 40.0, 39.0)))
+_LAST_AIM = _aim(2.7, 38.1)
+_STURDY_FACTORS = (1.6, 1.3, 1.15, 1.0)  # of the margins; the largest that reaches the aim is taken
+_LAST_FACTORS = (0.85, 0.7)
+_EPSILON = 1e-9
+_NUM_REPLANS = 4  # where clipping makes a plan dearer than it looked
 _NUM_ROUNDS = 12
 _STRIDE = 1.5  # longer steps than the projection's own: half of a step is lost where the picture clips
 _CALM = 2.0  # grey levels of deviation up to which a block hides nothing
@@ -73,9 +94,9 @@ _MOST_MASKING = 5.0
 class Reading:
     """What a picture says. `payload` (8 bytes) is given when `present`; `reason` says why it is not.
 
-    bit_agreement: the part of the raw bits that agree with the best candidate's codeword, in [0,1]; None when the
-    picture is too small to be read. false_positive_rate: the bound on the probability that an unmarked picture reads
-    as well as this one (1.0: nothing can be claimed).
+    bit_agreement: the part of the raw bits, by weight, that agree with the best candidate's codeword, in [0,1]; None
+    when the picture is too small to be read. false_positive_rate: the bound on the probability that an unmarked picture
+    reads as well as this one (1.0: nothing can be claimed).
     """
 
     present: bool
@@ -89,17 +110,15 @@ def read(image: Image) -> Reading:
     """Look for a watermark in any of the eight orientations of `image`; never raises for a picture of any size."""
     if min(image.height, image.width) < MIN_SIDE:
         return Reading(False, None, None, 1.0, f"shortest side {min(image.height, image.width)} px is below {MIN_SIDE}")
-    view = canonical.view(canonical.luma(image.samples))
-    raw = _raw(canonical.orientations(view))
-    bits = ecc.decode(_soft(raw))
-    agreeing = [_num_agreeing(one, candidate) for one, candidate in zip(raw, bits, strict=True)]
-    best = int(np.argmax(agreeing))
-    agreement = agreeing[best] / NUM_RAW_BITS
-    rate = false_positive_rate(agreeing[best])
-    if agreeing[best] >= threshold():
-        return Reading(True, np.packbits(bits[best]).tobytes(), agreement, rate, None)
-    needed = threshold() / NUM_RAW_BITS
-    return Reading(False, None, agreement, rate, f"no watermark: {agreement:.1%} of bits agree, {needed:.1%} needed")
+    soft = _soft(_raw(canonical.orientations(canonical.view(canonical.luma(image.samples)))))
+    bits = ecc.decode(_grouped(soft).sum(axis=-2))
+    sums = np.array([np.vdot(one, _codeword(message)) for one, message in zip(soft, bits, strict=True)])
+    best = int(np.argmax(sums))
+    agreement = (1 + float(sums[best] / np.abs(soft[best]).sum())) / 2
+    rate = false_positive_rate(float(sums[best]), float(np.square(soft[best]).sum()))
+    if rate > MAX_FALSE_POSITIVE_RATE:
+        return Reading(False, None, agreement, rate, f"no watermark: chance explains an agreement of {agreement:.1%}")
+    return Reading(True, np.packbits(bits[best]).tobytes(), agreement, rate, None)
 
 
 def embed(image: Image, payload: bytes) -> Image:
@@ -117,11 +136,11 @@ def embed(image: Image, payload: bytes) -> Image:
     canvas = _Canvas(image)
     signs = _codeword(np.unpackbits(np.frombuffer(payload, dtype=np.uint8)))
     aligned, visibility = _raw(canvas.view) * signs, _visibility(canvas.luma)
-    plans = [_Plan(aligned, visibility, factor * _raw_margins()) for factor in _MARGIN_FACTORS]
-    budgets = [255**2 / 10 ** (psnr_db / 10) for psnr_db in _PSNR_STEPS_DB]
-    first = next((budget for budget in budgets if any(plan.is_good(budget) for plan in plans)), budgets[-1])
-    for budget in budgets[budgets.index(first) :]:
-        marked = _mark(canvas, signs, plans, budget)
+    plans = [_Plan(aligned, visibility, factor) for factor in _STURDY_FACTORS]
+    for aim in (*_AIMS, _LAST_AIM):
+        if aim is _LAST_AIM:
+            plans += [_Plan(aligned, visibility, factor) for factor in _LAST_FACTORS]
+        marked = _mark(canvas, signs, plans, aim)
         if marked is not None and read(marked).payload == payload:
             return marked
     raise CountermarkError(
@@ -129,25 +148,10 @@ def embed(image: Image, payload: bytes) -> Image:
     )
 
 
-@lru_cache(maxsize=1)
-def threshold() -> int:
-    """The least number of agreeing raw bits at which a payload is claimed."""
-    return int(np.argmax(_log_rates() <= math.log(MAX_FALSE_POSITIVE_RATE)))
-
-
-def false_positive_rate(num_agreeing: int) -> float:
-    """The bound of the module's docstring for t = `num_agreeing`, at most 1 and never less than 1e-300."""
-    return math.exp(max(float(_log_rates()[num_agreeing]), math.log(1e-300)))
-
-
-@lru_cache(maxsize=1)
-def _log_rates() -> np.ndarray:
-    """The natural logarithm of the bound for t = 0 .. n, at most 0."""
-    n = NUM_RAW_BITS
-    log_factorials = np.array([math.lgamma(k + 1) for k in range(n + 1)])
-    log_choices = log_factorials[n] - log_factorials - log_factorials[::-1]
-    log_tails = np.logaddexp.accumulate(log_choices[::-1])[::-1] - n * math.log(2)
-    return np.minimum(log_tails + math.log(canonical.NUM_ORIENTATIONS) + _NUM_BITS * math.log(2), 0.0)
+def false_positive_rate(weighted_sum: float, square_sum: float) -> float:
+    """The bound of the module's docstring for S and sum(w**2), at most 1 and never less than 1e-300."""
+    log_rate = math.log(canonical.NUM_ORIENTATIONS) + _NUM_BITS * math.log(2) - weighted_sum**2 / (2 * square_sum)
+    return math.exp(min(max(log_rate, math.log(1e-300)), 0.0))
 
 
 @lru_cache(maxsize=1)
@@ -189,10 +193,6 @@ def _codeword(bits: np.ndarray) -> np.ndarray:
     return np.resize(ecc.encode(bits), NUM_RAW_BITS)
 
 
-def _num_agreeing(raw: np.ndarray, bits: np.ndarray) -> int:
-    return int(np.count_nonzero((raw > 0) == (_codeword(bits) > 0)))
-
-
 def _grouped(values: np.ndarray) -> np.ndarray:
     """`values` [...,n] as [...,repeats,code bits]; the last repetition is padded with zeros."""
     padding = [(0, 0)] * (values.ndim - 1) + [(0, _NUM_REPEATS * _NUM_CODE_BITS - NUM_RAW_BITS)]
@@ -200,8 +200,8 @@ def _grouped(values: np.ndarray) -> np.ndarray:
 
 
 def _soft(raw: np.ndarray) -> np.ndarray:
-    """Soft code bits [...,288]: strong edges speak no louder than a margin's worth (the host's tails are heavy)."""
-    return _grouped(np.clip(raw / _raw_margins(), -1, 1)).sum(axis=-2)
+    """The raw bits times their weights [...,n]: an edge speaks no louder than a margin's worth."""
+    return np.clip(raw / _raw_margins(), -1, 1)
 
 
 def _visibility(y: np.ndarray) -> np.ndarray:
@@ -219,63 +219,69 @@ def _visibility(y: np.ndarray) -> np.ndarray:
 
 
 class _Plan:
-    """Which raw numbers to lift to the margins, in which order, and what that costs.
+    """Which raw numbers to lift to goals of `factor` times their margins, in which order, and what that costs.
 
-    aligned [n]: the raw numbers times the wanted signs. A number's agreement under attack goes from 0 at -margin to 1
-    at +margin. In each code bit the numbers with the most gain for what they show come first, and every code bit gains
-    as much as every other, so that none is left behind.
+    aligned [n]: the raw numbers times the wanted signs. In each code bit the numbers with the most gain for what they
+    show come first, and every code bit gains as much as every other, so that none is left behind.
     """
 
-    def __init__(self, aligned: np.ndarray, visibility: np.ndarray, margins: np.ndarray) -> None:
-        self.margins = margins
-        deficit = np.maximum(margins - aligned, 0)
-        gain = np.minimum(deficit / (2 * margins), 1)
-        cost = deficit**2 / canonical.SIDE**2
+    def __init__(self, aligned: np.ndarray, visibility: np.ndarray, factor: float) -> None:
+        self.goals = factor * _raw_margins()
+        deficit = np.maximum(self.goals - aligned, 0)
+        before, after = _soft(aligned), _soft(np.maximum(aligned, self.goals))
+        gain, cost = after - before, deficit**2 / canonical.SIDE**2
         gains = _grouped(gain)
-        order = np.argsort(-_grouped(gain / np.maximum(cost * visibility, 1e-9)), axis=0)
+        order = np.argsort(-_grouped((gain + _EPSILON) / (cost * visibility + _EPSILON)), axis=0)
         sorted_gains = np.take_along_axis(gains, order, axis=0)
-        before = np.empty_like(gains)  # what the code bit has gained before this number's turn
-        np.put_along_axis(before, order, np.cumsum(sorted_gains, axis=0) - sorted_gains, axis=0)
-        before = before.reshape(-1)[:NUM_RAW_BITS] * _NUM_CODE_BITS / NUM_RAW_BITS
-        self._turns = np.argsort(before)
+        earlier = np.empty_like(gains)  # what the code bit has gained before this number's turn
+        np.put_along_axis(earlier, order, np.cumsum(sorted_gains, axis=0) - sorted_gains, axis=0)
+        self._turns = np.argsort(earlier.reshape(-1)[:NUM_RAW_BITS])
         self._spent = np.cumsum(cost[self._turns])
-        self._num_useful = int(np.searchsorted(before[self._turns], _GOOD_AGREEMENT - (1 - gain.mean())))
+        sums = before.sum() + np.cumsum(gain[self._turns])
+        square_sums = np.square(before).sum() + np.cumsum((after**2 - before**2)[self._turns])
+        self._strengths = sums / np.sqrt(square_sums)
 
-    def is_good(self, budget: float) -> bool:
-        """Whether a mean squared error of `budget` buys a good agreement."""
-        return self._num_useful == 0 or bool(self._spent[self._num_useful - 1] <= budget)
+    def reaches(self, aim: _Aim) -> bool:
+        """Whether the mean squared error of `aim` buys its strength."""
+        return bool(self._strengths[: self._num_affordable(aim)].max(initial=0) >= aim.strength)
 
-    def chosen(self, budget: float) -> np.ndarray:
-        """The numbers to lift [n] for a good agreement, or for what `budget` buys of it."""
+    def chosen(self, aim: _Aim) -> np.ndarray:
+        """The numbers to lift [n] for the strength of `aim`, or for as much of it as its error buys."""
+        num = self._num_affordable(aim)
+        if self.reaches(aim):
+            num = int(np.argmax(self._strengths >= aim.strength)) + 1
         chosen = np.zeros(NUM_RAW_BITS, dtype=bool)
-        chosen[self._turns[: min(self._num_useful, int(np.searchsorted(self._spent, budget)))]] = True
+        chosen[self._turns[:num]] = True
         return chosen
 
+    def _num_affordable(self, aim: _Aim) -> int:
+        return int(np.searchsorted(self._spent, aim.error, side="right"))
 
-def _mark(canvas: _Canvas, signs: np.ndarray, plans: Sequence[_Plan], budget: float) -> Image | None:
-    """The picture with the codeword written at a mean squared error of at most `budget`, or None.
+
+def _mark(canvas: _Canvas, signs: np.ndarray, plans: Sequence[_Plan], aim: _Aim) -> Image | None:
+    """The picture with the codeword written at a mean squared error of at most that of `aim`, or None.
 
     Where clipping at black and white makes the pattern dearer than planned, a smaller one is planned until it fits.
     """
-    planned = budget
+    planned = aim
     for _ in range(_NUM_REPLANS):
-        plan = next((plan for plan in plans if plan.is_good(planned)), plans[-1])
-        pattern, error = _project(canvas, signs, plan.margins, plan.chosen(planned))
-        if error <= budget:
+        plan = next((plan for plan in plans if plan.reaches(planned)), plans[-1])
+        if aim is not _LAST_AIM and not plan.reaches(planned):
+            return None
+        pattern, error = _project(canvas, signs, plan.goals, plan.chosen(planned))
+        if error <= aim.error:
             return canvas.with_pattern(pattern)
-        planned *= 0.97 * budget / error
+        planned = replace(planned, error=0.97 * planned.error * aim.error / error)
     return None
 
 
-def _project(
-    canvas: _Canvas, signs: np.ndarray, margins: np.ndarray, chosen: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """The pattern [H,W] that lifts the chosen numbers to their margins, and its mean squared error once written."""
+def _project(canvas: _Canvas, signs: np.ndarray, goals: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, float]:
+    """The pattern [H,W] that lifts the chosen numbers to their goals, and its mean squared error once written."""
     pattern = np.zeros((canvas.image.height, canvas.image.width), dtype=np.float32)
     view, error = canvas.view, 0.0
     for round_ in range(_NUM_ROUNDS):
-        missing = np.where(chosen, np.maximum(margins - _raw(view) * signs, 0), 0)
-        if np.count_nonzero(missing > margins / 4) <= 0.01 * np.count_nonzero(chosen):
+        missing = np.where(chosen, np.maximum(goals - _raw(view) * signs, 0), 0)
+        if np.count_nonzero(missing > goals / 4) <= 0.01 * np.count_nonzero(chosen):
             break
         pattern += canvas.spread((_STRIDE if round_ else 1) * _unraw(missing * signs))
         view, error = canvas.measure(pattern)
@@ -289,10 +295,9 @@ class _Canvas:
         self.image = image
         self.luma = canonical.luma(image.samples)
         self.view = canonical.view(self.luma)
-        # A whole-number change may go from `least` to `most` in each channel before it clips.
-        self._least = [-image.samples[..., c].astype(np.int16) for c in range(image.channels)]
-        self._most = [255 + least for least in self._least]
-        self._bounds = np.minimum.reduce(self._least), np.maximum.reduce(self._most)
+        # A whole-number change may go from `least` to `least + 255` in each channel before it clips.
+        self._least = [-image.samples[..., c].astype(np.float32) for c in range(image.channels)]
+        self._bounds = np.minimum.reduce(self._least), np.maximum.reduce(self._least) + 255
 
     def spread(self, view: np.ndarray) -> np.ndarray:
         return canonical.spread(view, self.image.height, self.image.width)
@@ -301,7 +306,7 @@ class _Canvas:
         """The view of the picture with `pattern`, and the mean squared error. Limits `pattern` to what can act."""
         np.clip(pattern, *self._bounds, out=pattern)
         whole = np.rint(pattern)
-        changes = [np.clip(whole, least, most) for least, most in zip(self._least, self._most, strict=True)]
+        changes = [np.minimum(np.maximum(whole, least), least + 255) for least in self._least]
         error = sum(float(np.vdot(change, change)) for change in changes) / (len(changes) * whole.size)
         return canonical.view(self.luma + canonical.weigh(changes)), error
 

@@ -51,8 +51,12 @@ class Trainer:
     def __init__(self, spec: Spec, settings: Settings, batches: Batches, seed: int) -> None:
         self.settings, self.batches, self.seed = settings, batches, seed
         torch.manual_seed(derive(seed, "init"))
-        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.networks = {name: net.to(memory_format=layout) for name, net in spec.build(settings).items()}
+        self.networks = spec.build(settings)
+        if settings.channels_last:
+            self.networks = {
+                name: net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                for name, net in self.networks.items()
+            }
         self.averages = {name: frozen_copy(self.networks[name]) for name in spec.averaged}
         self.phases = spec.phases(settings)
         self.optimisers = _build_optimisers(self.phases, self.networks)

@@ -37,7 +37,8 @@ def settings_to_json(settings: Settings) -> dict[str, Any]:
 
 def settings_from_json(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     """The inverse of `settings_to_json` for the settings class `kind`. Raises TypeError for unknown names."""
-    return kind(**{k: Schedule(**v) if isinstance(v, dict) else _tuples(v) for k, v in values.items()})
+    fields: dict[str, Any] = {k: Schedule(**v) if isinstance(v, dict) else _tuples(v) for k, v in values.items()}
+    return kind(**fields)
 
 
 def _tuples(value: Any) -> Any:
@@ -47,7 +48,7 @@ def _tuples(value: Any) -> Any:
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Start a run, or check that it is the same one: raises UsageError naming what differs from config.json."""
     document = {"format": FORMAT, "version": VERSION, **config}
-    if not (folder / "config.json").exists():
+    if newest_state(folder) is None:  # nothing was trained yet: a first try with a wrong setting leaves no trap
         _refuse_foreign(folder)
         write_atomic(folder / "config.json", json.dumps(document, indent=1, sort_keys=True).encode())
         return
@@ -68,7 +69,8 @@ def _difference(old: Any, new: Any) -> str:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    strangers = sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.exists() else []
+    names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    strangers = [] if "config.json" in names else names
     if strangers:
         raise UsageError(f"out: {folder} holds files that are not a run ({strangers[0]}, ...); choose a new folder")
 

@@ -13,7 +13,7 @@ from countermark.core import checkpoint
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.seeds import generator, latents
 from countermark.core.spec import Settings, Spec
-from countermark.models import find
+from countermark.models import find, is_file
 from countermark.training.run import newest_state, read_config, run_id, settings_from_json
 
 BATCH = 64
@@ -65,20 +65,23 @@ class Trained:
         return nn.functional.one_hot(torch.tensor(chosen), num_classes).float()
 
 
-def load_run(folder: Path) -> Trained:
+def load_run(folder: Path, model: str | None = None) -> Trained:
     """The newest state of a run, ready to use.
 
+    model: the user's own file, for a run of one; a run is data from outside, so what it names is never executed.
     Raises UsageError when the folder is no run or holds no state yet, CountermarkError when it is damaged.
     """
     config = read_config(Path(folder))
     state = newest_state(Path(folder))
     if state is None:
         raise UsageError(f"{folder} holds no state yet; train it first")
-    spec = find(config["model"])
+    if model is None and is_file(config["model"]):
+        raise UsageError(f"{folder} is of a model in a file; name the file yourself: --model {config['model']}")
+    spec = find(model or config["model"])
     try:
         settings = settings_from_json(type(next(iter(spec.presets.values()))), config["settings"])
     except TypeError as error:
-        raise CountermarkError(f"{folder}: config.json has settings that {spec.name} does not know ({error})") from error
+        raise CountermarkError(f"{folder}: config.json has settings unknown to {spec.name} ({error})") from error
     groups, record = checkpoint.load_state(state)
     networks = spec.build(settings)
     for name, network in networks.items():

@@ -10,8 +10,9 @@ scaled by 2/3. Trained with binary cross-entropy by Adam (2e-4, batch 32), lr ti
 
 Deviations. Pictures are scaled to [-1,1] rather than by ImageNet's mean and deviation (a factor per channel, which the
 first convolution and its normalisation absorb). Grey pictures go through a first convolution of one channel. The lr
-falls by half a cosine instead of in steps. `small32` is narrower, keeps the resolution in its stem, and sees the pixels
-beside the residual, since a 32 px picture reduced four times leaves too little of either.
+falls by half a cosine instead of in steps. `small32` is narrower and keeps the resolution in its stem, since a 32 px
+picture reduced four times leaves too little; it sees the pixels beside the residual, not to tell better but so that its
+features can tell that a picture is of another kind: from the residual alone a quarter of photographs pass for digits.
 """
 
 from __future__ import annotations

@@ -362,7 +362,7 @@ SPEC = Spec(
         "imagenet64": _settings(64, (1536,) * 5, gamma=1.0, batch=4096, **_IMAGENET),
         "mnist32": _settings(
             32,
-            (128, 96, 64, 32),
+            (128, 64, 32, 8),
             group=16,
             gamma=1.0,
             batch=64,

@@ -1,0 +1,233 @@
+"""The command line as people and programs meet it: one line and a status for every wrong word."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from countermark.apps.cli import main
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    try:
+        status = main([str(word) for word in words])
+    except SystemExit as leaving:
+        status = int(leaving.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    os.environ["COUNTERMARK_HOME"] = str(tmp_path_factory.mktemp("home"))
+    assert main(f"train dcgan:tiny --data digits --out {folder} --images 2000".split()) == 0
+    return folder
+
+
+@pytest.fixture
+def own_pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        PIL.Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+BAD_USE = {
+    "unknown model": "train dcgam --data digits --out {out}",
+    "unknown preset": "train dcgan:huge --data digits --out {out}",
+    "unknown source": "train dcgan --data mnist6k --out {out}",
+    "empty folder": "train dcgan --data {empty} --out {out}",
+    "mixed sizes": "train dcgan --data {mixed} --out {out}",
+    "unwritable output": "train dcgan --data digits --out /proc/countermark",
+    "output is a file": "train dcgan --data digits --out {file}",
+    "output holds other things": "train dcgan --data digits --out {mixed}",
+    "run of another model": "train gan:tiny --data digits --out {run}",
+    "run with another seed": "train dcgan:tiny --data digits --out {run} --seed 1",
+    "unknown setting": "train dcgan:tiny --data digits --out {out} learning_rate=1",
+    "setting of another type": "train dcgan:tiny --data digits --out {out} lr=fast",
+    "batch not a multiple": "train dcgan:tiny --data digits --out {out} batch=10 accumulate=4",
+    "two lengths": "train dcgan:tiny --data digits --out {out} --images 9 --minutes 1",
+    "negative length": "train dcgan:tiny --data digits --out {out} --images -5",
+    "no length": "train dcgan:tiny --data digits --out {out} --images many",
+    "detector without fakes": "train npr:tiny --data digits --out {out}",
+    "generator with fakes": "train dcgan:tiny --data digits --out {out} --against {run}",
+    "unknown metric": "train dcgan:tiny --data digits --out {out} --images 64 --metrics fid",
+    "size that does not fit": "train dcgan:tiny --data digits --out {out} size=9",
+    "no run to sample": "sample {empty} --out {out}",
+    "no such run": "sample {out}/nowhere --out {out}",
+    "bad seeds": "sample {run} --out {out} --seeds 5-1",
+    "bad classes": "sample {run} --out {out} --seeds 0 --classes 10",
+    "sampling into a run": "sample {run} --out {run}",
+    "no files": "verify",
+    "no files to detect": "detect",
+    "no detector": "detect {file} --detector {run}",
+    "no features": "evaluate {run} --data digits --features clip",
+    "unknown part": "evaluate {run} --data digits --part train",
+    "no command": "",
+    "unknown command": "paint",
+}
+
+
+@pytest.mark.parametrize("case", BAD_USE)
+def test_bad_use_is_one_line_and_status_2(
+    case: str, run: Path, own_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"run": run, "out": tmp_path / "out", "empty": tmp_path / "empty", "mixed": tmp_path / "mixed"}
+    places["empty"].mkdir()
+    places["mixed"].mkdir()
+    for side in (8, 9):
+        PIL.Image.new("L", (side, side)).save(places["mixed"] / f"{side}.png")
+    (tmp_path / "file").write_text("x")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    status, out, err = call(capsys, *BAD_USE[case].format(**places, file=tmp_path / "file").split())
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"countermark[\w ]*: [^\n]+\n", err), err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("state-*"))
+
+
+def test_train_again_resumes_and_says_where_the_state_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, "train", "dcgan:tiny", "--data", "digits", "--out", run, "--images", 2000)
+    assert (status, out.strip()) == (0, str(run / "state-2000"))
+
+
+def test_own_pictures_take_the_preset_that_fits(
+    own_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = call(capsys, "train", "dcgan", "--data", own_pictures, "--out", tmp_path / "run", "--images", 64)
+    assert status == 0
+    assert "dcgan:tiny at 8 px" in err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["settings"]["channels"], config["settings"]["num_classes"]) == (3, 0)
+
+
+def test_from_starts_from_another_run(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "train",
+        "dcgan:tiny",
+        "--data",
+        "digits",
+        "--out",
+        tmp_path / "next",
+        "--from",
+        run,
+        "--images",
+        32,
+        "lr=1e-9",
+    )
+    assert call(capsys, *words)[0] == 0
+    from countermark.training.trained import load_run
+
+    one, other = (load_run(folder).networks["G"].main[0].weight for folder in (run, tmp_path / "next"))
+    assert np.allclose(one, other, atol=2e-3)
+    assert float(one.abs().mean()) > 1e-2
+
+
+def test_sample_releases_marked_pictures(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "samples"
+    status, printed, _ = call(capsys, "sample", run, "--out", out, "--seeds", "3-5", "--json")
+    assert status == 0
+    assert [entry["seed"] for entry in json.loads(printed)] == [3, 4, 5]
+    assert sorted(os.listdir(out)) == ["grid.png", "seed0003.png", "seed0004.png", "seed0005.png"]
+    status, printed, _ = call(capsys, "verify", *sorted(out.iterdir()), "--json")
+    entries = json.loads(printed)
+    assert status == 0
+    assert {entry["credentials"]["state"] for entry in entries} == {"trusted"}
+    assert all(entry["watermark"]["authenticated"] for entry in entries)
+    status, printed, _ = call(capsys, "detect", *sorted(out.iterdir()), "--json")
+    assert {(entry["verdict"], entry["decided_by"]) for entry in json.loads(printed)} == {("synthetic", "credentials")}
+
+
+def test_native_size_says_why_there_is_no_watermark(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        call(capsys, "sample", run, "--out", tmp_path / "s", "--seeds", 1, "--native-size", "--format", "webp")[0] == 0
+    )
+    _, printed, _ = call(capsys, "verify", tmp_path / "s" / "seed0001.webp", "--json")
+    (entry,) = json.loads(printed)
+    assert not entry["watermark"]["present"]
+    assert "native size" in entry["watermark"]["reason"]
+    assert entry["credentials"]["state"] == "trusted"
+
+
+def test_a_missing_file_gets_its_entry_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    PIL.Image.new("L", (40, 40), 99).save(tmp_path / "plain.png")
+    for command in ("verify", "detect"):
+        status, printed, _ = call(capsys, command, tmp_path / "plain.png", tmp_path / "gone.png", "--json")
+        plain, gone = json.loads(printed)
+        assert status == 1
+        assert set(gone) == {"path", "error"}
+        assert plain["credentials"]["state"] == "absent"
+        assert call(capsys, command, tmp_path / "plain.png")[0] == 0
+
+
+def test_names_from_files_are_escaped_in_terminal_and_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "\x1b[31m<script>alert(1)<\u202egnp.png"
+    (tmp_path / name.replace("/", "_")).write_bytes(b"not a picture")
+    PIL.Image.new("L", (9, 9)).save(tmp_path / "<b>\x07.png")
+    files = sorted(tmp_path.iterdir())
+    report = tmp_path / "report.html"
+    _, out, err = call(capsys, "verify", *files, "--report", report)
+    for character in "\x1b\x07\u202e":
+        assert character not in out + err + report.read_text()
+    assert "<script>" not in report.read_text()
+    assert "<b>" not in report.read_text()
+
+
+def test_evaluate_prints_intervals_and_what_was_compared(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("evaluate", run, "--data", "digits", "--metrics", "kid,dc", "--num", 100)
+    status, printed, _ = call(capsys, *words, "--json")
+    found = json.loads(printed)
+    assert status == 0
+    low, high = found["kid"]["ci95"]
+    assert low < found["kid"]["value"] < high
+    assert found["kid"]["features"] == "own"
+    assert (found["num_fake"], found["real"]) == (100, "the part 'test' of digits")
+    assert "100 made against" in call(capsys, *words)[1]
+
+
+def test_models_and_data_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    models = {model["name"]: model for model in json.loads(call(capsys, "models", "--json")[1])}
+    assert models["dcgan"]["presets"]["dcgan64"]["parameters"] == {"G": 3_576_704, "D": 2_765_568}
+    found = json.loads(call(capsys, "data", "digits", "--json")[1])
+    assert found["pictures"] == sum(found["parts"].values()) == sum(found["classes"].values()) == 1797
+
+
+@pytest.mark.parametrize("command", ["", "demo", "models", "data", "train", "sample", "evaluate", "verify", "detect"])
+def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capsys, *command.split(), "--help")
+    assert status == 0
+    assert f"countermark {command or 'demo'}" in out
+    assert "example" in out
+
+
+OWN_MODEL = """
+import dataclasses
+from countermark.models import find
+SPEC = dataclasses.replace(find("dcgan"), name="mine", presets={"small": find("dcgan").presets["tiny"]})
+open(WITNESS, "a").write("run ")
+"""
+
+
+def test_a_model_of_one_s_own_is_executed_only_when_its_user_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    witness, file = tmp_path / "witness", tmp_path / "my_model.py"
+    file.write_text(OWN_MODEL.replace("WITNESS", repr(str(witness))))
+    out = tmp_path / "run"
+    assert call(capsys, "train", f"{file}:SPEC", "--data", "digits", "--out", out, "--images", 64)[0] == 0
+    witness.unlink()
+    status, _, err = call(capsys, "sample", out, "--out", tmp_path / "s", "--seeds", 1)
+    assert (status, witness.exists()) == (2, False)
+    assert "--model" in err
+    assert call(capsys, "sample", out, "--out", tmp_path / "s", "--seeds", 1, "--model", f"{file}:SPEC")[0] == 0
