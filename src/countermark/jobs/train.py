@@ -11,7 +11,7 @@ from countermark.core.errors import UsageError
 from countermark.core.spec import Settings, Spec
 from countermark.core.text import named
 from countermark.data.image import PictureSet, Shuffled, inspect, load
-from countermark.data.sources import Batches, open_source
+from countermark.data.sources import Batches, Source, open_source
 from countermark.jobs import detector, overrides
 from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
@@ -52,24 +52,15 @@ def train_model(
         raise UsageError(f"against: {spec.name} {need}")
     if unknown := set(metrics) - set(GROUPS):
         raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
-    check_writable(Path(out))
-    source = open_source(data)
-    data_size = size or inspect(source).common_size()
-    if against is not None:
-        data_size = size or detector.native_size(against, data_size)
-    preset = preset or _fitting_preset(spec, data_size, source.read(0)[0].channels)
-    chosen = spec.presets[preset]
-    if against is not None:
-        chosen = dataclasses.replace(chosen, size=data_size)
-    chosen = overrides.apply(chosen, [word for word in settings if word.startswith("size=")])
-    pictures = load(source, chosen.size)
-    chosen = _fit(chosen, pictures, spec.kind)
-    chosen = overrides.apply(chosen, settings)
+    folder = Path(out)
+    check_writable(folder)
+    preset, chosen, pictures = _choose(spec, preset, open_source(data), size, against, settings)
     batches: Batches
     if against is None:
         batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
     else:
         batches, what = detector.batches(against, pictures, seed), f"the detector part, against {against},"
+    trainer = Trainer(spec, chosen, batches, seed)
     config = {
         "model": model if is_file(model) else spec.name,
         "preset": preset,
@@ -79,16 +70,31 @@ def train_model(
         "seed": seed,
         "from": None if start is None else str(start),
     }
-    write_config(Path(out), config)
+    write_config(folder, config)
     say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
-    trainer = Trainer(spec, chosen, batches, seed)
-    if start is not None and newest_state(Path(out)) is None:
+    if start is not None and newest_state(folder) is None:
         _adopt(trainer, Path(start))
-    watch = Watch(spec, chosen, Path(out), pictures, metrics) if spec.kind == "image" else None
-    last = train(trainer, Path(out), length or Length(nimg=chosen.total_nimg), snapshot=watch, progress=progress)
+    watch = Watch(spec, chosen, folder, pictures, metrics) if spec.kind == "image" else None
+    last = train(trainer, folder, length or Length(nimg=chosen.total_nimg), snapshot=watch, progress=progress)
     if against is not None:
-        detector.calibrate(Path(out), against, pictures)
+        detector.calibrate(folder, against, pictures)
     return last
+
+
+def _choose(
+    spec: Spec, preset: str | None, source: Source, size: int | None, against: str | Path | None, words: Sequence[str]
+) -> tuple[str, Settings, PictureSet]:
+    """The preset's name, its settings with the data's channels and classes and the user's words, and the pictures."""
+    data_size = size or inspect(source).common_size()
+    if against is not None:
+        data_size = size or detector.native_size(against, data_size)
+    preset = preset or _fitting_preset(spec, data_size, source.read(0)[0].channels)
+    chosen = spec.presets[preset] if against is None else dataclasses.replace(spec.presets[preset], size=data_size)
+    chosen = overrides.apply(chosen, [word for word in words if word.startswith("size=")])
+    pictures = load(source, chosen.size)
+    num_classes = pictures.num_classes if spec.kind == "image" else chosen.num_classes
+    chosen = dataclasses.replace(chosen, channels=pictures.channels, num_classes=num_classes)
+    return preset, overrides.apply(chosen, words), pictures
 
 
 def _length(images: int | None, minutes: float | None) -> Length | None:
@@ -120,12 +126,6 @@ def _fitting_preset(spec: Spec, size: int, channels: int) -> str:
     wanted = min((preset.size for preset in spec.presets.values() if preset.size >= size), default=largest)
     fitting = {name: preset for name, preset in spec.presets.items() if preset.size == wanted}
     return next((name for name, preset in fitting.items() if preset.channels == channels), next(iter(fitting)))
-
-
-def _fit(settings: Settings, pictures: PictureSet, kind: str) -> Settings:
-    """The preset with the data's channels, and, for generators, its classes."""
-    num_classes = pictures.num_classes if kind == "image" else settings.num_classes
-    return dataclasses.replace(settings, channels=pictures.channels, num_classes=num_classes)
 
 
 def _adopt(trainer: Trainer, start: Path) -> None:
