@@ -1,22 +1,20 @@
 """Flip every byte of released files and count the flips after which the credentials are still trusted: none may be.
 
-python benchmarks/tamper.py [--positions N] [--flips 4] [--side 128] [--workers 2] [--out FILE.json]
+python -m benchmarks.tamper [--positions N] [--flips 2] [--side 128] [--workers 2]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from countermark.core.files import write_atomic
+from benchmarks import record
 from countermark.core.media import Image
 from countermark.provenance import credentials, keys
 from countermark.provenance.release import Origin, release
@@ -54,12 +52,13 @@ def states(data: bytes, container: str, trust: str, num_flips: int, positions: l
     return found
 
 
-def sweep(data: bytes, container: str, num_positions: int | None, num_flips: int, workers: int) -> dict[str, object]:
-    """Try the flips on one file, all positions or `num_positions` of them spread evenly."""
+def sweep(
+    data: bytes, container: str, num_positions: int | None, num_flips: int, workers: int
+) -> tuple[list[object], list[list[int]]]:
+    """A row of counts, and the flips that left trust; all positions, or `num_positions` of them spread evenly."""
     step = 1 if num_positions is None else max(1, len(data) // num_positions)
     positions = list(range(0, len(data), step))
     chunks = [positions[k::64] for k in range(64)]
-    start = time.perf_counter()
     counts: dict[str, int] = {}
     trusted: list[list[int]] = []
     with ProcessPoolExecutor(workers) as pool:
@@ -67,42 +66,30 @@ def sweep(data: bytes, container: str, num_positions: int | None, num_flips: int
             trusted += found.get("trusted", [])
             for state, flips in found.items():
                 counts[state] = counts.get(state, 0) + len(flips)
-    return {
-        "num_bytes": len(data),
-        "num_positions": len(positions),
-        "num_flips": sum(counts.values()),
-        "states": counts,
-        "trusted": trusted,
-        "untouched": credentials.read(data, container, keys.trust_list()).state,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
+    untouched = credentials.read(data, container, keys.trust_list()).state
+    others = [counts.get(state, 0) for state in ("invalid", "absent", "valid")]
+    return [container, len(data), untouched, sum(counts.values()), len(trusted), *others], trusted
 
 
 def main() -> None:
     """Run the sweep for the three formats, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--positions", type=int, help="byte positions a file (default: all)")
-    parser.add_argument("--flips", type=int, default=4, help="values that each byte is changed by")
+    parser.add_argument("--flips", type=int, default=2, help="values that each byte is changed by")
     parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "tamper.json")
     options = parser.parse_args()
-    results = {}
+    rows, trusted = [], {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COUNTERMARK_HOME"] = folder
         for container, suffix in FORMATS.items():
             origin = Origin("made", "tamper", run="tamper", seed=0)
             small = options.side < 128
             file = release(picture(options.side), Path(folder) / f"p{suffix}", origin=origin, native_size=small)
-            results[container] = sweep(file.data, container, options.positions, options.flips, options.workers)
-            row = results[container]
-            trusted = len(row["trusted"])  # type: ignore[arg-type]
-            print(
-                f"{container:5} {row['num_bytes']:7} bytes {row['num_flips']:7} flips {trusted:3} still trusted "
-                f"{row['seconds']:6} s  {row['states']}",
-                flush=True,
-            )
-    write_atomic(options.out, json.dumps(results, indent=1).encode() + b"\n")
+            row, trusted[container] = sweep(file.data, container, options.positions, options.flips, options.workers)
+            rows.append(row)
+    header = ["format", "bytes", "untouched", "flips", "still trusted", "invalid", "absent", "valid"]
+    record.write("tamper", f"python -m benchmarks.tamper --flips {options.flips}", header, rows, trusted=trusted)
 
 
 if __name__ == "__main__":

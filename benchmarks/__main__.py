@@ -1,0 +1,21 @@
+"""`make bench`: every benchmark, one after the other, each in a process of its own.
+
+python -m benchmarks [NAME ...]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = ("startup", "training_speed", "watermark", "marks", "tamper", "hostile", "demo_quality")
+
+
+def main() -> None:
+    for name in sys.argv[1:] or NAMES:
+        print(f"\n## {name}", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+
+
+if __name__ == "__main__":
+    main()
