@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from countermark.core.chunks import Excessive
+from countermark.core.effort import check_effort
 from countermark.core.errors import CountermarkError
+from countermark.core.exif import orientation
 from countermark.core.files import read_bounded
 
 if TYPE_CHECKING:
     import PIL.Image
 
 MAX_FILE_BYTES = 256 * 2**20
-MAX_PIXELS = 64 * 10**6
+MAX_PIXELS = 50 * 10**6
 MAX_SIDE = 32768
 
 # File signatures, so that the content decides and not the name.
 _SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"))
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
-_EXIF_ORIENTATION = 0x0112
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -85,40 +87,45 @@ def read_image(path: Path) -> Image:
 
 def image_size(data: bytes, *, name: str = "picture") -> tuple[int, int]:
     """(width, height) in pixels that the header declares, decoding nothing. Raises as `decode_image` does."""
-    with _opened(data, name) as picture:
-        swapped = picture.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    with _opened(data, name) as (picture, turned):
         width, height = picture.size
-    return (height, width) if swapped else (width, height)
+    return (height, width) if turned >= 5 else (width, height)
 
 
 def decode_image(data: bytes, *, name: str = "picture") -> Image:
     """Decode PNG, JPEG or WebP bytes to grey or sRGB; transparency is laid on white; the camera's rotation is applied.
 
-    The declared size is checked before any pixel is decoded. Raises CountermarkError for other formats, for sizes over
-    MAX_PIXELS or MAX_SIDE, and for damaged or truncated data.
+    The declared size and the effort of decoding are checked before any pixel is decoded. Raises CountermarkError for
+    other formats, for sizes over MAX_PIXELS or MAX_SIDE, for files that only keep a decoder busy (see effort.py), and
+    for damaged or truncated data.
     """
-    import PIL.ImageOps
-
-    with _opened(data, name) as picture:
+    with _opened(data, name) as (picture, turned):
         picture.load()
-        return Image(_to_array(PIL.ImageOps.exif_transpose(picture)))
+        return Image(np.ascontiguousarray(_upright(_to_array(picture), turned)))
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[PIL.Image.Image]:
-    """The picture with its header read and its size checked; whatever the decoder raises becomes one line."""
+def _opened(data: bytes, name: str) -> Iterator[tuple[PIL.Image.Image, int]]:
+    """The picture with its header read, its size and effort checked, and its orientation (see exif.py).
+
+    Whatever the decoder raises becomes one line.
+    """
     import PIL.Image
 
-    if sniff(data) is None:
+    container = sniff(data)
+    if container is None:
         raise CountermarkError(f"{name}: not a PNG, JPEG or WebP picture")
     try:
+        check_effort(data, container)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
                 _check_size(picture.size, name)
-                yield picture
+                yield picture, orientation(data, container)
     except CountermarkError:
         raise
+    except Excessive as error:
+        raise CountermarkError(f"{name}: {error}, which is over the limit") from error
     except Exception as error:  # every decoder has its own family of errors for damaged data
         raise CountermarkError(f"{name}: damaged or unsupported picture ({type(error).__name__})") from error
 
@@ -135,7 +142,8 @@ def _to_array(picture: PIL.Image.Image) -> np.ndarray:
     import PIL.Image
 
     if picture.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
-        return (np.asarray(picture, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)[..., None]
+        deep = np.clip(np.asarray(picture), 0, 65535).astype(np.uint32)
+        return ((deep * 255 + 32767) // 65535).astype(np.uint8)[..., None]
     if picture.mode in ("RGBA", "LA", "PA", "P", "RGBa", "La") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = PIL.Image.new("RGBA", picture.size, "white")
@@ -143,3 +151,14 @@ def _to_array(picture: PIL.Image.Image) -> np.ndarray:
     if picture.mode in ("L", "1"):
         return np.asarray(picture.convert("L"))[..., None]
     return np.asarray(picture.convert("RGB"))
+
+
+def _upright(samples: np.ndarray, turned: int) -> np.ndarray:
+    """`samples` [H,W,C] as the camera meant them: orientations 2, 4, 5 and 7 are mirrored, 5 to 8 lie on their side."""
+    if turned >= 5:
+        samples = samples.transpose(1, 0, 2)
+    if turned in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if turned in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return samples

@@ -14,7 +14,6 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 MAX_PARTS = 100_000
-MAX_SCANS = 100
 MAX_XMP_BYTES = 2**20
 MAX_XMP_PACKETS = 16
 _XMP_MARKS = {"png": XMP_KEYWORD, "jpeg": XMP_APP1, "webp": b"XMP "}
@@ -26,10 +25,6 @@ _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
 class Malformed(ValueError):
     """The file does not hold to its format; the text says where."""
-
-
-class Excessive(Malformed):
-    """Reading the file would take far more effort than its picture is worth."""
 
 
 @dataclass(frozen=True)
@@ -56,44 +51,6 @@ def parts(data: bytes, container: str) -> list[Part]:
     if len(found) > MAX_PARTS:
         raise Malformed(f"more than {MAX_PARTS} parts")
     return found
-
-
-def check_effort(data: bytes, container: str) -> None:
-    """Raise Excessive for a file that would keep a decoder busy for minutes: call it before decoding.
-
-    Decoders walk PNG chunks, JPEG segments and the bytes between them one by one, and visit every block of a
-    progressive JPEG once a scan, of which a few bytes make one.
-    """
-    steps = {"png": _png_steps, "jpeg": _jpeg_steps, "webp": lambda data: 0}[container](data)
-    if steps > MAX_PARTS:
-        raise Excessive(f"more than {MAX_PARTS} parts")
-    if container == "jpeg" and data.count(b"\xff\xda") > MAX_SCANS:
-        raise Excessive(f"more than {MAX_SCANS} JPEG scans")
-
-
-def _png_steps(data: bytes) -> int:
-    position, steps = len(PNG_SIGNATURE), 0
-    while position + 8 <= len(data) and steps <= MAX_PARTS:
-        position += 12 + int.from_bytes(data[position : position + 4], "big")
-        steps += 1
-    return steps
-
-
-def _jpeg_steps(data: bytes) -> int:
-    """Segments before the first scan, and bytes between them that belong to none."""
-    position, steps = 2, 0
-    while position + 4 <= len(data) and steps <= MAX_PARTS:
-        marker_at = data.find(b"\xff", position)
-        after_fill = _AFTER_FILL.search(data, marker_at, marker_at + MAX_PARTS) if marker_at >= 0 else None
-        if after_fill is None:
-            return steps + len(data) - position
-        steps += 1 + after_fill.start() - 1 - position
-        marker, position = data[after_fill.start()], after_fill.start() + 1
-        if marker == 0xDA:
-            return steps
-        if marker not in (0x00, 0x01) and not 0xD0 <= marker <= 0xD9:
-            position += int.from_bytes(data[position : position + 2], "big")
-    return steps
 
 
 def _png_parts(data: bytes) -> list[Part]:

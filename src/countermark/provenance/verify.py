@@ -12,7 +12,6 @@ from countermark.core.errors import CountermarkError
 from countermark.core.files import read_bounded, sha256_hex
 from countermark.core.media import MAX_FILE_BYTES, Image, decode_image, sniff
 from countermark.provenance import credentials, keys, labels, payload, registry, standards, watermark
-from countermark.provenance.containers import Excessive, check_effort
 from countermark.provenance.credentials import Credentials
 from countermark.provenance.perceptual import perceptual_hash
 
@@ -36,10 +35,6 @@ def examine(data: bytes, *, name: str = "picture") -> dict[str, Any]:
     container = sniff(data)
     if container is None:
         raise CountermarkError(f"{name}: not a PNG, JPEG or WebP picture")
-    try:
-        check_effort(data, container)
-    except Excessive as error:
-        raise CountermarkError(f"{name}: {error}, which is over the limit") from error
     image = decode_image(data, name=name)
     digest = sha256_hex(data)
     said = credentials.read(data, container, keys.trust_list())

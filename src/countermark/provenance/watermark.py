@@ -77,10 +77,14 @@ def _aim(strength_factor: float, psnr_db: float) -> _Aim:
     return _Aim(strength_factor * _LEAST_STRENGTH, 255**2 / 10 ** (psnr_db / 10))
 
 
-# The first aim within reach is taken: much strength where it is cheap, then as little error as a sturdy mark allows.
-_AIMS = (*(_aim(factor, 41.0) for factor in (4.0, 3.3)), *(_aim(2.7, psnr_db) for psnr_db in (41.0, 40.0, 39.0)))
-_LAST_AIM = _aim(2.7, 38.1)
-_STURDY_FACTORS = (1.6, 1.3, 1.15, 1.0)  # of the margins; the largest that reaches the aim is taken
+# The first aim within reach is taken: in a small picture, where JPEG and resizing take most, much strength and wide
+# margins if they are cheap; else as little error as a sturdy mark allows.
+_SMALL_SIDE = 384
+_SMALL_AIMS = tuple(_aim(factor, 41.0) for factor in (4.0, 3.3))
+_AIMS = tuple(_aim(2.7, psnr_db) for psnr_db in (41.0, 40.0, 39.0))
+_LAST_AIM = _aim(2.7, MIN_PSNR_DB + 0.02)
+_SMALL_FACTORS = (1.6, 1.3)  # of the margins; the largest that reaches the aim is taken
+_STURDY_FACTORS = (1.15, 1.0)
 _LAST_FACTORS = (0.85, 0.7)
 _EPSILON = 1e-9
 _NUM_REPLANS = 4  # where clipping makes a plan dearer than it looked
@@ -136,8 +140,10 @@ def embed(image: Image, payload: bytes) -> Image:
     canvas = _Canvas(image)
     signs = _codeword(np.unpackbits(np.frombuffer(payload, dtype=np.uint8)))
     aligned, visibility = _raw(canvas.view) * signs, _visibility(canvas.luma)
-    plans = [_Plan(aligned, visibility, factor) for factor in _STURDY_FACTORS]
-    for aim in (*_AIMS, _LAST_AIM):
+    is_small = min(image.height, image.width) < _SMALL_SIDE
+    factors = _SMALL_FACTORS + _STURDY_FACTORS if is_small else _STURDY_FACTORS
+    plans = [_Plan(aligned, visibility, factor) for factor in factors]
+    for aim in (*(_SMALL_AIMS if is_small else ()), *_AIMS, _LAST_AIM):
         if aim is _LAST_AIM:
             plans += [_Plan(aligned, visibility, factor) for factor in _LAST_FACTORS]
         marked = _mark(canvas, signs, plans, aim)
@@ -245,14 +251,14 @@ class _Plan:
         """Whether the mean squared error of `aim` buys its strength."""
         return bool(self._strengths[: self._num_affordable(aim)].max(initial=0) >= aim.strength)
 
-    def chosen(self, aim: _Aim) -> np.ndarray:
-        """The numbers to lift [n] for the strength of `aim`, or for as much of it as its error buys."""
+    def choose(self, aim: _Aim) -> tuple[np.ndarray, float]:
+        """The numbers to lift [n] for the strength of `aim`, or for as much of it as its error buys; and their error."""
         num = self._num_affordable(aim)
         if self.reaches(aim):
             num = int(np.argmax(self._strengths >= aim.strength)) + 1
         chosen = np.zeros(NUM_RAW_BITS, dtype=bool)
         chosen[self._turns[:num]] = True
-        return chosen
+        return chosen, float(self._spent[num - 1]) if num else 0.0
 
     def _num_affordable(self, aim: _Aim) -> int:
         return int(np.searchsorted(self._spent, aim.error, side="right"))
@@ -268,10 +274,11 @@ def _mark(canvas: _Canvas, signs: np.ndarray, plans: Sequence[_Plan], aim: _Aim)
         plan = next((plan for plan in plans if plan.reaches(planned)), plans[-1])
         if aim is not _LAST_AIM and not plan.reaches(planned):
             return None
-        pattern, error = _project(canvas, signs, plan.goals, plan.chosen(planned))
+        chosen, spent = plan.choose(planned)
+        pattern, error = _project(canvas, signs, plan.goals, chosen)
         if error <= aim.error:
             return canvas.with_pattern(pattern)
-        planned = replace(planned, error=0.97 * planned.error * aim.error / error)
+        planned = replace(planned, error=0.98 * spent * aim.error / error)
     return None
 
 

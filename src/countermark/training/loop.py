@@ -120,7 +120,8 @@ class Trainer:
 
     def means(self) -> dict[str, float]:
         """The means of all reported terms since the last call. Raises CountermarkError when one is not finite."""
-        means = {key: total / count for key, (total, count) in self.sums.items()}
+        # Sorted, since a state brings the sums back in that order.
+        means = {key: total / count for key, (total, count) in sorted(self.sums.items())}
         self.sums = {}
         for key, value in means.items():
             if not math.isfinite(value):
