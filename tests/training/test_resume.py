@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 NUM_KILLS = 20
-NUM_KILLS_WHILE_WRITING = 5
-NIMG = 48_000
+NUM_KILLS_WHILE_WRITING = 4
+NIMG = 32_000
 
 # One process imports torch once and forks a child for every attempt, so that 25 kills do not cost 25 imports; the
 # child then runs the same command as a person does.
@@ -96,6 +96,7 @@ def kill_while_writing(child: int, run: Path, patience_s: float) -> bool:
         if any(path.name.startswith(".partial-state") for path in run.glob(".partial*")):
             kill(child)
             return True
+        time.sleep(0.0002)
     kill(child)
     return False
 

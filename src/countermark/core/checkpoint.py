@@ -22,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from countermark.core.errors import CountermarkError
-from countermark.core.files import read_bounded, sha256_hex, write_atomic
+from countermark.core.files import read_bounded, sha256_hex, sweep, write_atomic
 
 FORMAT = "countermark-state"
 VERSION = 1
@@ -119,6 +119,7 @@ def prune_states(run: Path, keep: int) -> None:
         os.replace(path, doomed)  # a deletion that is interrupted must not leave half a state under a state's name
     for path in run.glob(f"{_PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
+    sweep(run)
 
 
 def _flush_folder(folder: Path) -> None:

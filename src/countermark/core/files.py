@@ -9,6 +9,8 @@ from pathlib import Path
 
 from countermark.core.errors import CountermarkError
 
+_PARTIAL = ".partial-"
+
 
 def sha256_hex(data: bytes) -> str:
     """The SHA-256 of `data` as 64 lower-case hexadecimal digits."""
@@ -23,7 +25,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -40,6 +42,13 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Delete what writers that were killed left in `folder`. Call it only where no other process writes."""
+    for path in folder.glob(f"{_PARTIAL}*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def read_bounded(path: Path, limit_bytes: int) -> bytes:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from countermark.core import checkpoint
 from countermark.core.errors import CountermarkError
+from countermark.core.files import sweep
 from countermark.core.seeds import derive, generator
 from countermark.core.spec import Phase, Settings, Spec, Step, at
 from countermark.data.sources import Batches
@@ -189,6 +190,7 @@ def train(
     """
     with locked(folder):
         checkpoint.prune_states(folder, KEPT_STATES)
+        sweep(folder / "samples")
         session = _Session(trainer, folder, length, snapshot, progress)
         with closing(session.board):
             return session.run()
