@@ -1,8 +1,9 @@
-"""The demo's generator and detector against the bars, and the generator after ten times longer training.
+"""The demo's generator and detector against the bars, and the same after ten times longer training.
 
-Trains for 3 and for 30 minutes on this machine: about 40 minutes in all. Train while nothing else runs.
+Lengths are in images, so that the figures do not depend on what else the machine does: 70,000 is what the demo's three
+minutes show on two quiet cores.
 
-python -m benchmarks.demo_quality [--minutes 3 30]
+python -m benchmarks.demo_quality [--images 70000 700000]
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from countermark.jobs.train import train_model
 from countermark.training.trained import load_run
 
 HEADER = [
-    "minutes",
     "images",
     "confident >= .9",
     "rarest class",
@@ -34,11 +34,11 @@ HEADER = [
 ]
 
 
-def measure(minutes: float, folder: Path) -> list[object]:
-    """One row: the generator after `minutes`, and a detector trained against it."""
-    run, detector = folder / f"run{minutes:g}", folder / f"detector{minutes:g}"
+def measure(nimg: int, folder: Path) -> list[object]:
+    """One row: the generator after `nimg` images, and a detector trained against it."""
+    run, detector = folder / f"run{nimg}", folder / f"detector{nimg}"
     with TrainingBar() as bar:
-        train_model(demo.MODEL, data=demo.DATA, out=run, minutes=minutes, progress=bar.update)
+        train_model(demo.MODEL, data=demo.DATA, out=run, images=nimg, progress=bar.update)
     with TrainingBar() as bar:
         train_model(
             demo.DETECTOR, data=demo.DATA, against=run, out=detector, images=demo.DETECTOR_NIMG, progress=bar.update
@@ -50,15 +50,15 @@ def measure(minutes: float, folder: Path) -> list[object]:
     verdicts = demo.judge(detector, run, pictures)
     figures = [found[name]["value"] for name in ("coverage", "density", "fd", "kid")]
     rates = [verdicts["auc"], verdicts["seen"]]
-    return [minutes, trained.nimg, quality["confident"], min(quality["class_shares"]), *figures, *rates]
+    return [trained.nimg, quality["confident"], min(quality["class_shares"]), *figures, *rates]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[3, 30])
+    parser.add_argument("--images", type=int, nargs="+", default=[70_000, 700_000])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        rows = [measure(minutes, Path(name)) for minutes in arguments.minutes]
+        rows = [measure(nimg, Path(name)) for nimg in arguments.images]
     record.write("demo_quality", "python -m benchmarks.demo_quality", HEADER, rows)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits, load_sample_image
 
-from countermark.core.errors import UsageError
+from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import Image
 from countermark.provenance import canonical, watermark
 
@@ -27,6 +27,12 @@ def digit(index: int, factor: int) -> np.ndarray:
     """A handwritten digit on pure black, each of its 8 x 8 pixels repeated."""
     samples = (load_digits().images[index] * 255 / 16).astype(np.uint8)
     return samples.repeat(factor, axis=0).repeat(factor, axis=1)[..., None]
+
+
+def sheet() -> np.ndarray:
+    """64 small digits on black, 448 px wide: hard edges everywhere, and no room below the ground."""
+    rows = [np.hstack([digit(8 * row + column, 7)[..., 0] for column in range(8)]) for row in range(8)]
+    return np.vstack(rows)[..., None]
 
 
 def grass() -> np.ndarray:
@@ -52,6 +58,7 @@ PICTURES = {
     "enlarged photograph": photograph(64, 64).repeat(4, axis=0).repeat(4, axis=1),
     "digit": digit(0, 32),
     "enlarged digit": digit(3, 35),
+    "sheet of digits": sheet(),
     "black": np.zeros((256, 256, 1), dtype=np.uint8),
     "white": np.full((256, 256, 1), 255, dtype=np.uint8),
     "grey": np.full((300, 256, 3), 128, dtype=np.uint8),
@@ -162,6 +169,14 @@ def test_too_small(size: tuple[int, int]) -> None:
     assert (reading.present, reading.payload, reading.bit_agreement) == (False, None, None)
     assert reading.false_positive_rate == 1.0
     assert "128" in (reading.reason or "")
+
+
+def test_a_picture_that_resists_is_an_error_and_not_a_bad_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watermark, "_LAST_AIM", watermark._aim(2.7, 60))
+    monkeypatch.setattr(watermark, "_AIMS", ())
+    monkeypatch.setattr(watermark, "_SMALL_AIMS", ())
+    with pytest.raises(CountermarkError, match="300 x 300 px cannot carry"):
+        watermark.embed(Image(PICTURES["grey photograph"]), PAYLOAD)
 
 
 def test_a_payload_has_eight_bytes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status 0, 1 for a failure, 2 for bad use, 130 for an interruption."""
+    # Torch's threads otherwise burn a core while they wait; on a busy machine that makes training ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = _parse(argv)
     try:
         return int(arguments.run(arguments) or 0)

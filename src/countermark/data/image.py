@@ -20,6 +20,7 @@ from countermark.data.sources import Batch, Source
 from countermark.data.splits import SHARES, indices_of
 
 MAX_MEMORY_BYTES = 8 * 2**30
+MAX_UNREADABLE = 100  # after so many the rest is not tried: they may all have been made to take long
 T = TypeVar("T")
 
 
@@ -123,13 +124,20 @@ def _gather(source: Source, read: Callable[[int], T]) -> list[T]:
 
     step = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(step) as pool:
-        outcomes = [o for start in range(0, len(source), step) for o in pool.map(attempt, _run(start, step, source))]
-    bad = [outcome for outcome in outcomes if isinstance(outcome, CountermarkError)]
+        read_ones: list[T] = []
+        bad: list[CountermarkError] = []
+        for start in range(0, len(source), step):
+            for outcome in pool.map(attempt, _run(start, step, source)):
+                if isinstance(outcome, CountermarkError):
+                    bad.append(outcome)
+                else:
+                    read_ones.append(outcome)
+            if len(bad) > MAX_UNREADABLE:
+                break
     if bad:
-        raise CountermarkError(
-            f"data: {len(bad)} of {len(source)} pictures cannot be read; remove them; first: {bad[0]}"
-        )
-    return [outcome for outcome in outcomes if not isinstance(outcome, CountermarkError)]
+        count = f"more than {MAX_UNREADABLE}" if len(bad) > MAX_UNREADABLE else str(len(bad))
+        raise CountermarkError(f"data: {count} of {len(source)} pictures cannot be read; remove them; first: {bad[0]}")
+    return read_ones
 
 
 def _run(start: int, step: int, source: Source) -> range:

@@ -24,7 +24,10 @@ from countermark.core.text import named, printable
 
 MAX_PICTURES = 10_000_000
 MAX_CLASSES = 100_000
-MAX_LABEL_BYTES = 256 * 2**20
+SURE_CLASSES = 1000  # a set may name so many classes with fewer pictures than that
+MAX_LABEL_BYTES = 64 * 2**20
+# Pictures are compressed already: what shrinks further than this in a zip, beyond its first megabyte, is a bomb.
+MAX_ZIP_RATIO, FREE_ZIP_BYTES = 100, 2**20
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class ZipSource:
 
     def _bytes(self, member: zipfile.ZipInfo, limit_bytes: int) -> bytes:
         name = self._label(member)
+        if member.file_size > min(FREE_ZIP_BYTES + MAX_ZIP_RATIO * member.compress_size, limit_bytes):
+            raise CountermarkError(f"{name}: a member of {member.file_size} bytes is over the limit")
         try:
             with self.archive.open(member) as stream:
                 data = stream.read(limit_bytes + 1)  # the declared size is the archive's word, not a fact
@@ -158,7 +163,8 @@ class ZipSource:
                 return None, []
             table = {str(name): int(label) for name, label in pairs}
             classes = np.array([table[member.filename] for member in self.members], np.int64)
-            if classes.min() < 0 or classes.max() >= MAX_CLASSES:
+            # Every class is an input of the networks: one label out of thousands must not make them huge.
+            if classes.min() < 0 or classes.max() >= min(max(SURE_CLASSES, len(classes)), MAX_CLASSES):
                 raise ValueError("a label is out of range")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise CountermarkError(
@@ -178,7 +184,7 @@ def _refuse_leaving(member: zipfile.ZipInfo, archive: Path) -> None:
 def _pictures_below(folder: Path) -> list[Path]:
     root = folder.resolve()
     found: list[Path] = []
-    for where, folders, names in os.walk(folder):
+    for where, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in [*folders, *names]:
             path = Path(where, name)
@@ -192,6 +198,10 @@ def _pictures_below(folder: Path) -> list[Path]:
     if not found:
         raise UsageError(f"data: {printable(folder)} holds no pictures ({named(PICTURE_SUFFIXES)})")
     return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def digits() -> Source:

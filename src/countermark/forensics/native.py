@@ -45,12 +45,12 @@ def native_view(image: Image, size: int, channels: int) -> tuple[np.ndarray | No
 
 def as_grey(samples: np.ndarray) -> np.ndarray | None:
     """uint8 [H,W,1] of `samples` uint8 [H,W,3] whose channels are equal up to rounding, else None."""
-    spread = samples.max(axis=2).astype(np.int16) - samples.min(axis=2)
-    return (
-        np.rint(samples.mean(axis=2, keepdims=True)).astype(np.uint8)
-        if spread.max() <= MAX_CHANNEL_DIFFERENCE
-        else None
-    )
+    red, green, blue = (samples[..., channel] for channel in range(3))
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    if spread.max() > MAX_CHANNEL_DIFFERENCE:
+        return None
+    total = red.astype(np.uint16) + green + blue
+    return ((total + 1) // 3).astype(np.uint8)[..., None]  # rounded: thirds are never halfway
 
 
 def re_encoded(samples: np.ndarray, codec: str, quality: int) -> np.ndarray:

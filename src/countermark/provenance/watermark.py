@@ -252,7 +252,7 @@ class _Plan:
         return bool(self._strengths[: self._num_affordable(aim)].max(initial=0) >= aim.strength)
 
     def choose(self, aim: _Aim) -> tuple[np.ndarray, float]:
-        """The numbers to lift [n] for the strength of `aim`, or for as much of it as its error buys; and their error."""
+        """The numbers to lift [n] for the strength of `aim`, or for what its error buys of it; and their error."""
         num = self._num_affordable(aim)
         if self.reaches(aim):
             num = int(np.argmax(self._strengths >= aim.strength)) + 1
