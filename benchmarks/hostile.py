@@ -120,8 +120,8 @@ def read_back(stream: Any) -> str:
 class Worker:
     """A worker process, started when it is needed and again after it was killed."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.process = root, None
+    def __init__(self, root: Path, encoding: str) -> None:
+        self.root, self.encoding, self.process = root, encoding, None
 
     def run(self, job: Job) -> Outcome:
         if self.process is None:
@@ -144,7 +144,7 @@ class Worker:
     def _started(self) -> subprocess.Popen:
         places = {name: str(self.root / folder) for name, folder in (("HOME", "user"), ("TMPDIR", "tmp"))}
         environment = {**os.environ, **places, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": self.encoding}
         return subprocess.Popen(
             [sys.executable, "-m", "benchmarks.hostile", "--worker"],
             stdin=subprocess.PIPE,
@@ -301,7 +301,8 @@ class Trial:
 
     def worker(self) -> Worker:
         if not hasattr(self.local, "worker"):
-            self.local.worker = Worker(self.root)
+            # Every other terminal knows no letters but English ones.
+            self.local.worker = Worker(self.root, "ascii" if len(self.workers) % 2 else "utf-8")
             self.workers.append(self.local.worker)
         return self.local.worker
 

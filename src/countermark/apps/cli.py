@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status 0, 1 for a failure, 2 for bad use, 130 for an interruption."""
     # Torch's threads otherwise burn a core while they wait; on a busy machine that makes training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a name's letters gets their escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parse(argv)
     try:
         return int(arguments.run(arguments) or 0)

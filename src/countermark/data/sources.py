@@ -232,6 +232,8 @@ def open_source(name: str | Path) -> Source:
     """
     if str(name) in PACKAGED:
         return PACKAGED[str(name)]()
+    if not str(name):
+        raise UsageError("data: no source given; give a folder, a zip, or a packaged set")
     path = Path(name)
     try:
         if path.is_dir():

@@ -12,16 +12,15 @@ from matplotlib.figure import Figure
 COLOURS = ("#3b5bdb", "#e8590c", "#2b8a3e", "#862e9c")
 
 
-def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, log: bool = False) -> Markup:
-    """`series` (label to (images shown, value) pairs) as an <svg>; `log`: a logarithmic axis for the values."""
+def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, scale: str = "linear") -> Markup:
+    """`series` (label to (images shown, value) pairs) as an <svg>. scale: of the values, as matplotlib names it."""
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()
     for (label, points), colour in zip(series.items(), COLOURS, strict=False):
         if points:
             x, y = zip(*points, strict=True)
             axes.plot([value / 1000 for value in x], y, label=label, color=colour, linewidth=1.4)
-    if log:
-        axes.set_yscale("log")
+    axes.set_yscale(scale)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("thousand images shown", fontsize=8)
     axes.tick_params(labelsize=8)

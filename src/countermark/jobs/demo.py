@@ -70,7 +70,8 @@ def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
     show.say(f"2/5 release {NUM_RELEASED} samples: watermark, label, signature, registry")
     released = sample(run, out=folder / "samples", seeds=range(NUM_RELEASED), track=show.track)
     show.say("3/5 verify them, and a file with one byte changed, and one that was encoded again")
-    marks = verify_marks([Path(entry["path"]) for entry in released], folder)
+    (as_jpeg,) = sample(run, out=folder / "jpeg", seeds=[0], format="jpeg")
+    marks = verify_marks([Path(entry["path"]) for entry in released], Path(as_jpeg["path"]), folder)
     show.say(f"4/5 train {DETECTOR} against unmarked samples, on real pictures that the generator never saw")
     train_model(
         DETECTOR, data=DATA, against=run, out=detector_run, images=DETECTOR_NIMG, say=show.say, progress=show.progress
@@ -93,13 +94,12 @@ def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
     return found
 
 
-def verify_marks(paths: list[Path], folder: Path) -> dict[str, Any]:
-    """What `verify` says of released files, of one with a byte changed, and of one that was encoded again."""
+def verify_marks(paths: list[Path], as_jpeg: Path, folder: Path) -> dict[str, Any]:
+    """What `verify` says of released files, of a JPEG with a byte changed, and of a file that was encoded again."""
     entries = [verify(path) for path in paths]
-    original = paths[0].read_bytes()
-    changed = bytearray(original)
-    changed[len(changed) - 200] ^= 0x01  # inside the picture's data
-    tampered = folder / "tampered.png"
+    changed = bytearray(as_jpeg.read_bytes())
+    changed[-200] ^= 0x01  # inside the picture's data; a JPEG still opens after that, and looks almost the same
+    tampered = folder / "tampered.jpg"
     write_atomic(tampered, bytes(changed))
     copied = folder / "encoded-again.jpg"
     write_atomic(copied, encode(read_image(paths[0]), "jpeg", quality=75))

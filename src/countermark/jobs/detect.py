@@ -8,12 +8,15 @@ from typing import Any
 
 from countermark.forensics.detector import Detector
 from countermark.forensics.evidence import detect
+from countermark.training.run import check_writable
 
 
 def detect_files(
     files: Sequence[str], *, detectors: Sequence[str] = (), heatmap: str | None = None
 ) -> list[dict[str, Any]]:
     """An entry a file, in the shape of `detect --json`. detectors: runs of trained detectors."""
+    if heatmap is not None:
+        check_writable(Path(heatmap))
     loaded = [Detector.load(Path(run)) for run in detectors]
     return [detect(file, loaded, heatmap) for file in files]
 

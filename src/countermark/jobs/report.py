@@ -23,7 +23,8 @@ def write(folder: Path, run: Path, found: dict[str, Any], reals: PictureSet) -> 
     figures = charts(Journal(run / "metrics.jsonl").rows())
     for name, chart in figures.items():
         write_atomic(folder / "charts" / f"{name}.svg", str(chart).encode())
-    real_grid = Image(tiled(reals.images[:NUM_REALS]).repeat(2, 0).repeat(2, 1))
+    some = reals.images[:: max(1, len(reals.images) // NUM_REALS)][:NUM_REALS]
+    real_grid = Image(tiled(some).repeat(2, 0).repeat(2, 1))
     page = render(
         "report.html",
         config=read_config(run),
@@ -41,10 +42,10 @@ def charts(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The curves of a training, by name."""
     return {
         "loss": line_chart("Loss", _series(rows, {"D": "D/loss", "G": "G/loss"})),
-        "grad_norm": line_chart("Gradient norm", _series(rows, {"D": "D/grad_norm", "G": "G/grad_norm"}), log=True),
+        "grad_norm": line_chart("Gradient norm", _series(rows, {"D": "D/grad_norm", "G": "G/grad_norm"}), scale="log"),
         "r_t": line_chart("r_t: mean sign of D on reals (1: overfitting)", _series(rows, {"r_t": "D/r_t"})),
-        "fd": line_chart("Frechet distance (own features)", _series(rows, {"FD": "metrics/fd"}), log=True),
-        "kid": line_chart("Kernel distance (own features)", _series(rows, {"KID": "metrics/kid"})),
+        "fd": line_chart("Frechet distance (own features)", _series(rows, {"FD": "metrics/fd"}), scale="log"),
+        "kid": line_chart("Kernel distance (own features)", _series(rows, {"KID": "metrics/kid"}), scale="symlog"),
     }
 
 

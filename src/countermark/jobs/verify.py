@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from countermark.core.errors import UsageError
 from countermark.core.files import write_atomic
 from countermark.jobs.page import render
 from countermark.provenance.verify import verify
 
 
 def verify_files(files: Sequence[str], *, report: str | None = None) -> list[dict[str, Any]]:
-    """An entry a file, in the shape of `verify --json`; `report` writes them as a page too."""
+    """An entry a file, in the shape of `verify --json`; `report` writes them as a page too.
+
+    Raises UsageError when no page can be written there.
+    """
+    if report is not None:
+        _check_place(Path(report))
     entries = [verify(file) for file in files]
     if report is not None:
         write_atomic(Path(report), render("verify.html", entries=entries).encode())
     return entries
+
+
+def _check_place(report: Path) -> None:
+    """Find out before the work whether its page can be written."""
+    if report.is_dir():
+        raise UsageError(f"report: {report} is a folder; give the name of a file, such as report.html")
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=report.parent).close()
+    except OSError as error:
+        raise UsageError(f"report: {report} cannot be written ({error.strerror}); choose another place") from error
 
 
 def as_lines(entry: dict[str, Any]) -> list[str]:
@@ -33,7 +51,7 @@ def as_lines(entry: dict[str, Any]) -> list[str]:
         f"  says         {credentials['digital_source_type'] or 'nothing'}, by {credentials['generator'] or 'nobody'}",
         f"  watermark    {found}",
         f"  labels       iptc: {entry['labels']['iptc']['value'] or 'none'}",
-        f"  registry     {entry['registry']['match']}",
+        f"  registry     {entry['registry'].get('error') or entry['registry']['match']}",
     ]
     for name, standard in entry["standards"].items():
         lines.append(f"  {name:<12} {'met' if standard['met'] else 'missing: ' + '; '.join(standard['missing'])}")

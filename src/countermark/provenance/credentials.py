@@ -170,7 +170,7 @@ def sign(
                 ingredient = {"title": "parent", "relationship": "parentOf", "instance_id": "parent"}
                 builder.add_ingredient(ingredient, MIME[container_of_parent], io.BytesIO(parent))
             builder.sign(_signer(os.getpid(), identity), MIME[container], io.BytesIO(data), signed)
-    except c2pa.C2paError as error:
+    except (c2pa.C2paError, ValueError, TypeError) as error:  # the last two: a key file that is damaged
         raise CountermarkError(
             f"cannot sign the picture: {_short(error)}; check the certificate and its key"
         ) from error
