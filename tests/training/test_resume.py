@@ -11,7 +11,7 @@ from pathlib import Path
 
 NUM_KILLS = 20
 NUM_KILLS_WHILE_WRITING = 4
-NIMG = 32_000
+NIMG = 20_000
 
 # One process imports torch once and forks a child for every attempt, so that 25 kills do not cost 25 imports; the
 # child then runs the same command as a person does.

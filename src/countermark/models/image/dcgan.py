@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
-from countermark.core.spec import Adam, Phase, Settings, Spec, Step
+from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
 
 
@@ -89,7 +89,7 @@ class DCGANSettings(Settings):
     num_z: int = 100
     ngf: int = 64
     ndf: int = 64
-    lr: float = 2e-4
+    lr: Scheduled = 2e-4
     label_smoothing: float = 0.0
 
 
@@ -145,13 +145,13 @@ SPEC = Spec(
             ndf=16,
             num_z=64,
             batch=16,  # many small steps: at equal cost far better samples than batches of 64 (docs/decisions.md)
-            lr=4e-4,
+            lr=Schedule(4e-4, 4e-5, 100_000),
             ema_halflife_nimg=2_000,
             total_nimg=100_000,
             channels_last=True,
         ),
         "tiny": DCGANSettings(
-            size=8, channels=1, ngf=16, ndf=16, num_z=16, batch=32, ema_halflife_nimg=500, total_nimg=20_000
+            size=8, channels=1, ngf=32, ndf=64, num_z=16, batch=16, lr=5e-4, ema_halflife_nimg=1_000, total_nimg=40_000
         ),
     },
     build=build,

@@ -1,0 +1,53 @@
+"""Every model's tiny preset goes on bit for bit from a state that went through the disk."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from countermark.core import checkpoint
+from countermark.core.spec import Spec
+from countermark.data.sources import Batch
+from countermark.models import SPECS
+from countermark.training.loop import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """An endless stream of random pictures with classes."""
+
+    size: int
+    channels: int
+    num_classes: int
+
+    def at(self, position: int, num: int) -> Batch:
+        rngs = [np.random.default_rng(p) for p in range(position, position + num)]
+        shape = (self.size, self.size, self.channels)
+        images = np.stack([rng.integers(0, 256, shape, np.uint8) for rng in rngs])
+        return Batch(images, np.array([rng.integers(max(self.num_classes, 1)) for rng in rngs]))
+
+
+def trainer(spec: Spec) -> Trainer:
+    settings = dataclasses.replace(spec.presets["tiny"], accumulate=2)
+    return Trainer(spec, settings, Noise(settings.size, settings.channels, settings.num_classes), seed=0)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_state_on_disk_is_everything(spec: Spec, tmp_path: Path) -> None:
+    straight, first, second = (trainer(spec) for _ in range(3))
+    for _ in range(5):
+        straight.advance(None)
+    for _ in range(2):
+        first.advance(None)
+    groups, record = first.state()
+    second.restore(*checkpoint.load_state(checkpoint.save_state(tmp_path, first.nimg, groups, record)))
+    for _ in range(3):
+        second.advance(None)
+    expected, found = straight.state(), second.state()
+    assert expected[1] == found[1]
+    for name, tensors in expected[0].items():
+        assert tensors.keys() == found[0][name].keys()
+        assert all(torch.equal(tensor, found[0][name][key]) for key, tensor in tensors.items()), name
+    assert second.nimg == straight.nimg
