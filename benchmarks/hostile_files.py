@@ -254,7 +254,7 @@ def many_parts(rng: Random, stock: Stock) -> bytes:
         lambda: sound["png"][:33] + png_chunk(b"IDAT", b"") * num + sound["png"][33:],
         lambda: sound["jpeg"][:2] + segment(0xFE, b"") * num + sound["jpeg"][2:],
         lambda: sound["jpeg"][:2] + b"\xff" * (10 * num) + sound["jpeg"][2:],
-        lambda: sound["jpeg"][:2] + b"\0" * (10 * num) + sound["jpeg"][2:],
+        lambda: sound["jpeg"][:20] + b"\0" * (10 * num) + sound["jpeg"][20:],
         lambda: sound["jpeg"][:2] + b"\xff\xd0" * num + sound["jpeg"][2:],
         lambda: sound["jpeg"] + b"\xff" * (10 * num),
         lambda: b"\xff\xd8" + b"\xff" * (10 * num),
@@ -446,7 +446,7 @@ def stranger(rng: Random, stock: Stock) -> bytes:
 Maker = Callable[[Random, Stock], bytes]
 # How many of a thousand files are of each kind.
 PICTURES: dict[Maker, int] = {
-    truncated: 130,
+    truncated: 163,
     flipped: 110,
     flipped_marked: 110,
     spliced: 60,
@@ -454,13 +454,13 @@ PICTURES: dict[Maker, int] = {
     huge: 60,
     deflate_bomb: 40,
     many_parts: 60,
-    many_scans: 25,
+    many_scans: 8,
     xml_bomb: 70,
     poisoned_xmp: 60,
     absurd_exif: 60,
-    animated: 25,
+    animated: 15,
     strange_shape: 50,
-    large: 10,
+    large: 4,
     nested_credentials: 60,
     stranger: 30,
 }

@@ -11,8 +11,8 @@ from benchmarks.hostile import Job, Outcome
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits on memory and times of processes as Linux has them")
 def test_hostile_files_crash_nothing_and_change_nothing(tmp_path: Path) -> None:
-    test = hostile.trial(tmp_path, num=50, seed=1, thorough=False)
-    assert test.num_jobs > 200
+    test = hostile.trial(tmp_path, num=30, seed=1, thorough=False)
+    assert test.num_jobs > 100
     assert [fault for tally in test.tallies.values() for fault in tally.faults] == []
 
 
@@ -29,7 +29,7 @@ def test_a_quiet_call_has_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outcome", "page"),
     [
-        (Outcome(None), ""),
+        (Outcome(None, err="no answer"), ""),
         (Outcome(3, 0.1, "[]"), ""),
         (Outcome(0, 11.0, "[]"), ""),
         (Outcome(0, 0.1, "["), ""),

@@ -53,6 +53,16 @@ BAD_USE = {
     "unknown setting": "train dcgan:tiny --data digits --out {out} learning_rate=1",
     "setting of another type": "train dcgan:tiny --data digits --out {out} lr=fast",
     "batch not a multiple": "train dcgan:tiny --data digits --out {out} batch=10 accumulate=4",
+    "schedule where none may be": "train dcgan:tiny --data digits --out {out} batch=2:4@100",
+    "schedule over nothing": "train dcgan:tiny --data digits --out {out} lr=1:2@0",
+    "no size": "train dcgan:tiny --data digits --out {out} size=0",
+    "negative size": "train dcgan:tiny --data digits --out {out} --size -8",
+    "half a latent": "train dcgan:tiny --data digits --out {out} num_z=1.5",
+    "no width": "train dcgan:tiny --data digits --out {out} ngf=0",
+    "not a number": "train dcgan:tiny --data digits --out {out} lr=nan",
+    "the data's channels": "train dcgan:tiny --data digits --out {out} channels=3",
+    "groups that do not divide": "train r3gan:tiny --data digits --out {out} cardinalities=3,3",
+    "weights of another model": "train gan:tiny --data digits --out {out} --from {run}",
     "two lengths": "train dcgan:tiny --data digits --out {out} --images 9 --minutes 1",
     "negative length": "train dcgan:tiny --data digits --out {out} --images -5",
     "no length": "train dcgan:tiny --data digits --out {out} --images many",
@@ -68,6 +78,10 @@ BAD_USE = {
     "no files": "verify",
     "no files to detect": "detect",
     "no detector": "detect {file} --detector {run}",
+    "report is a folder": "verify {file} --report {empty}",
+    "report below a file": "verify {file} --report {file}/page.html",
+    "heat maps in a file": "detect {file} --heatmap {file}",
+    "no source named": "train dcgan --data= --out {out}",
     "no features": "evaluate {run} --data digits --features clip",
     "unknown part": "evaluate {run} --data digits --part train",
     "no command": "",
@@ -231,3 +245,14 @@ def test_a_model_of_one_s_own_is_executed_only_when_its_user_names_it(
     assert (status, witness.exists()) == (2, False)
     assert "--model" in err
     assert call(capsys, "sample", out, "--out", tmp_path / "s", "--seeds", 1, "--model", f"{file}:SPEC")[0] == 0
+
+
+def test_a_certificate_without_its_key_is_bad_use(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = call(
+        capsys, "sample", run, "--out", tmp_path / "s", "--seeds", 1, "--certificate", tmp_path / "c.pem"
+    )
+    assert status == 2
+    assert "certificate and key go together" in err
+    assert not list((tmp_path / "s").glob("*"))

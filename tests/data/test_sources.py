@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from countermark.core.errors import CountermarkError, UsageError
+from countermark.data.image import inspect, load
 from countermark.data.sources import open_source
 
 
@@ -124,3 +125,37 @@ def test_a_damaged_member_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CountermarkError, match=r"a\.png"):
         open_source(path).read(0)
+
+
+@pytest.mark.parametrize("label", [1000, 99_999, 10**30])
+def test_one_label_out_of_range_does_not_make_thousands_of_classes(tmp_path: Path, label: int) -> None:
+    labels = json.dumps({"labels": [["0/a.png", 0], ["0/b.png", label]]}).encode()
+    path = make_zip(tmp_path / "s.zip", {"0/a.png": png(1), "0/b.png": png(2), "dataset.json": labels})
+    with pytest.raises(CountermarkError, match=r"dataset\.json"):
+        open_source(path)
+
+
+def test_a_member_that_shrinks_like_no_picture_is_refused_unread(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", bytes(20 * 2**20))
+        archive.writestr("blank.png", png(0, (2000, 2000)))
+    source = open_source(tmp_path / "z.zip")
+    assert source.read(0)[0].width == 2000
+    with pytest.raises(CountermarkError, match=r"bomb\.png.*limit"):
+        source.read(1)
+
+
+def test_after_many_unreadable_pictures_the_rest_is_not_tried(tmp_path: Path) -> None:
+    for i in range(300):
+        (tmp_path / f"{i:03d}.png").write_bytes(b"no picture")
+    with pytest.raises(CountermarkError, match="more than 100 of 300"):
+        load(open_source(tmp_path), 8)
+    for i in range(3, 300):
+        (tmp_path / f"{i:03d}.png").unlink()
+    with pytest.raises(CountermarkError, match="3 of 3 pictures"):
+        inspect(open_source(tmp_path))
+
+
+def test_no_name_is_not_the_folder_one_is_in() -> None:
+    with pytest.raises(UsageError, match="no source"):
+        open_source("")

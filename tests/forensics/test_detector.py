@@ -10,7 +10,7 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import Image
 from countermark.forensics.detector import Detector, calibrate, network_sha256, re_encode, scores_and_features, to_input
 from countermark.models import find
-from countermark.training.run import settings_to_json, write_config
+from countermark.training.run import document, settings_to_json, write_config
 from countermark.training.trained import load_run
 from tests.forensics.toy import SETTINGS, Brightness, pictures
 
@@ -157,7 +157,7 @@ def save_run(folder: Path, model: str, preset: str) -> None:
     settings = spec.presets[preset]
     config = {"model": model, "preset": preset, "settings": settings_to_json(settings), "data": {}, "seed": 0}
     folder.mkdir()
-    write_config(folder, config)
+    write_config(folder, document(config))
     networks, averages = {}, {}
     for name, network in spec.build(settings).items():
         group = averages if name in spec.averaged else networks

@@ -140,7 +140,9 @@ def test_reasons_tell_claims_contradictions_and_what_to_do() -> None:
     assert "broken" in reasons(credentials=signed("invalid", CAMERA))
     assert "IPTC" in reasons(labels={"iptc": {"present": True, "value": "x"}})
     assert "GB 45438" in reasons(labels={"gb45438": {"present": True, "valid": False}})
+    assert "claim: resembles" in reasons(registry={"match": "near", "id": "r1"})
     assert "r1" in reasons(registry={"match": "near", "id": "r1"})
+    assert "claim" not in reasons(registry={"match": "near", "id": "r1", "kind": "made"}, watermark=MADE)
     assert "contradicted" in reasons(credentials=signed("trusted", CAMERA), watermark=MADE)
     assert "says nothing" not in reasons(watermark=MADE)
 
@@ -160,6 +162,8 @@ def test_generator_is_told_by_what_can_be_trusted_only() -> None:
     assert told(credentials=signed("trusted", ALGORITHM)) == "dcgan"
     assert told(credentials=signed("valid", ALGORITHM)) is None
     assert told(registry={**EXACT, "run": "run1"}) == "run1"
+    assert told(registry={**EXACT, "model": "dcgan", "run": "run1"}) == "dcgan@run1"
+    assert told(registry={**EXACT, "model": "dcgan", "run": None}) == "dcgan"
     assert told(fingerprint={"present": True, "run": "run2"}) == "run2"
     assert told() is None
     assert decide(evidence(fingerprint={"present": True, "run": "run2"}), [])["generator"] is None

@@ -54,7 +54,14 @@ def test_what_was_said_is_read(format):
     assert read.identifier == "0b5e"
     wanted = {"kind": "made", "model": "dcgan:tiny", "run": "run-1", "seeds": "7", "provider": "somebody"}
     assert {name: read.generation[name] for name in wanted} == wanted
-    assert list(read.as_dict()) == ["state", "generator", "issuer", "time", "digital_source_type", "reasons"]
+    names = ["state", "generator", "issuer", "time", "digital_source_type", "kind", "reasons"]
+    assert list(read.as_dict()) == names
+    assert read.as_dict()["kind"] == "made"
+
+
+@pytest.mark.parametrize("said", [None, 7, ["protected"], "Protected", {}])
+def test_an_unknown_kind_is_none(said):
+    assert credentials.Credentials("valid", generation={"kind": said}).kind is None
 
 
 def test_the_manifest_says_created_then_watermarked():

@@ -1,5 +1,6 @@
 import json
 import os
+import sqlite3
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def test_every_mark_is_on_the_file(tmp_path, suffix, channels):
     assert found["sha256"] == released.sha256
     assert found["credentials"]["state"] == "trusted"
     assert found["labels"]["iptc"] == {"present": True, "value": MADE}
-    assert found["registry"] == {"match": "exact", "id": released.id}
+    named = {"kind": "made", "model": "dcgan:tiny", "run": "run-1"}
+    assert found["registry"] == {"match": "exact", "id": released.id, **named}
     assert found["watermark"]["present"]
     assert found["watermark"]["authenticated"]
     assert found["watermark"]["kind"] == "made"
@@ -106,10 +108,10 @@ def test_the_manifest_tells_the_origin_and_no_path(tmp_path):
 
 @pytest.mark.parametrize("kind", ["edited", "protected"])
 def test_other_kinds_are_never_made(tmp_path, kind):
-    parent = release.release_bytes(picture(30, 30), "jpeg", origin=ORIGIN, native_size=True)
+    parent = release.release(picture(30, 30), tmp_path / "parent.jpg", origin=ORIGIN, native_size=True).data
     origin = Origin(kind, "other", parent=parent)
     found = verify(release.release(picture(128, 128), tmp_path / "a.jpg", origin=origin).path)
-    assert found["watermark"]["kind"] == kind
+    assert found["watermark"]["kind"] == found["credentials"]["kind"] == found["registry"]["kind"] == kind
     assert found["credentials"]["state"] == "trusted"
 
 
@@ -117,14 +119,6 @@ def test_a_user_provider_is_named(tmp_path, home):
     (home / "settings.json").write_text(json.dumps({"provider": "Atelier 9"}))
     released = release.release(picture(30, 30), tmp_path / "a.png", origin=ORIGIN, native_size=True)
     assert credentials.read(released.data, "png", keys.trust_list()).generation["provider"] == "Atelier 9"
-
-
-def test_released_bytes_are_released(tmp_path):
-    data = release.release_bytes(picture(30, 30), "webp", origin=ORIGIN, native_size=True)
-    (tmp_path / "a.webp").write_bytes(data)
-    found = verify(tmp_path / "a.webp")
-    assert found["credentials"]["state"] == "trusted"
-    assert found["registry"]["match"] == "exact"
 
 
 # Failures
@@ -142,7 +136,7 @@ STEPS = [
     (release, "decode_image"),
     (watermark, "read"),
     (credentials, "read"),
-    (registry, "adding"),
+    (registry, "add"),
     (release, "write_atomic"),
 ]
 
@@ -162,18 +156,61 @@ def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, modu
     monkeypatch.undo()
 
 
-def test_a_row_that_cannot_be_kept_takes_the_file_with_it(tmp_path, monkeypatch):
-    from contextlib import contextmanager
+class NoCommit:
+    """A connection whose disk is full when a row is to be kept."""
 
-    @contextmanager
-    def disk_full_at_commit(row):
-        yield
-        raise CountermarkError("registry: disk full")
+    def __init__(self, connection):
+        self.connection = connection
 
-    monkeypatch.setattr(registry, "adding", disk_full_at_commit)
-    with pytest.raises(CountermarkError, match="disk full"):
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+    def execute(self, query, *rest):
+        if query.startswith("INSERT"):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self.connection.execute(query, *rest)
+
+
+@pytest.mark.parametrize("before", [None, b"what was there"])
+def test_a_row_that_cannot_be_kept_leaves_what_was_there(tmp_path, monkeypatch, before):
+    path = tmp_path / "a.png"
+    if before is not None:
+        path.write_bytes(before)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: NoCommit(connect(*a, **k)))
+    with pytest.raises(CountermarkError, match="disk is full") as caught:
+        release.release(picture(30, 30), path, origin=ORIGIN, native_size=True)
+    assert "\n" not in str(caught.value)
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == ({"a.png": before} if before else {})
+
+
+def test_the_row_is_there_before_the_file_has_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"what was there")
+    seen = []
+
+    def killed(staged, place):
+        seen.append(verify(staged)["registry"]["match"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(release.os, "replace", stopped_at(path, killed))
+    with pytest.raises(KeyboardInterrupt):
+        release.release(picture(30, 30), path, origin=ORIGIN, native_size=True)
+    assert seen == ["exact"]
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == {"a.png": b"what was there"}
+
+
+def stopped_at(path, stop):
+    """os.replace that calls `stop` when it comes to `path`."""
+    replace = os.replace
+    return lambda source, place: (stop if place == path else replace)(source, place)
+
+
+def test_a_name_that_is_taken_by_a_folder_is_one_line(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(CountermarkError, match=r"cannot write .*a\.png"):
         release.release(picture(30, 30), tmp_path / "a.png", origin=ORIGIN, native_size=True)
-    assert list(tmp_path.iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,11 @@ SHAPE = {
     "path": None,
     "media": None,
     "sha256": None,
-    "credentials": ["state", "generator", "issuer", "time", "digital_source_type", "reasons"],
+    "credentials": ["state", "generator", "issuer", "time", "digital_source_type", "kind", "reasons"],
     "watermark": ["present", "kind", "payload", "authenticated", "bit_agreement", "false_positive_rate", "reason"],
     "fingerprint": ["present", "run", "bit_agreement"],
     "labels": ["gb45438", "iptc"],
-    "registry": ["match", "id"],
+    "registry": ["match", "id", "kind", "model", "run"],
     "standards": ["eu-art50", "ca-sb942", "iptc", "gb45438"],
 }
 
@@ -61,7 +61,7 @@ def test_a_file_without_marks_has_none_and_makes_no_keys(tmp_path, home):
     assert found["credentials"]["state"] == "absent"
     assert not found["watermark"]["present"]
     assert not found["labels"]["iptc"]["present"]
-    assert found["registry"] == {"match": "none", "id": None}
+    assert found["registry"] == {"match": "none", "id": None, "kind": None, "model": None, "run": None}
     assert not any(row["met"] for row in found["standards"].values())
     assert list(home.iterdir()) == []
 
@@ -73,7 +73,7 @@ def test_a_recoded_file_keeps_watermark_and_near_match_only(tmp_path):
     found = verify(recoded)
     assert found["credentials"]["state"] == "absent"
     assert found["watermark"]["authenticated"]
-    assert found["registry"] == {"match": "near", "id": first.id}
+    assert found["registry"] == {"match": "near", "id": first.id, "kind": "made", "model": "m", "run": "r"}
 
 
 def picture_of(file) -> Image:

@@ -29,14 +29,17 @@ class Noise:
         return Batch(images, np.array([rng.integers(max(self.num_classes, 1)) for rng in rngs]))
 
 
-def trainer(spec: Spec) -> Trainer:
-    settings = dataclasses.replace(spec.presets["tiny"], accumulate=2)
+def trainer(spec: Spec, **changes: bool) -> Trainer:
+    settings = dataclasses.replace(spec.presets["tiny"], accumulate=2, **changes)
     return Trainer(spec, settings, Noise(settings.size, settings.channels, settings.num_classes), seed=0)
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"channels_last": True}, {"bf16": True}], ids=["plain", "channels_last", "bf16"]
+)
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
-def test_a_state_on_disk_is_everything(spec: Spec, tmp_path: Path) -> None:
-    straight, first, second = (trainer(spec) for _ in range(3))
+def test_a_state_on_disk_is_everything(spec: Spec, changes: dict[str, bool], tmp_path: Path) -> None:
+    straight, first, second = (trainer(spec, **changes) for _ in range(3))
     for _ in range(5):
         straight.advance(None)
     for _ in range(2):

@@ -152,7 +152,21 @@ def test_numbers_that_are_not_finite_end_the_run_and_leave_its_good_states(tmp_p
     with pytest.raises(CountermarkError, match=r"became (nan|inf).*last good state"):
         train(trainer(lr=1e30), tmp_path, Length(nimg=8000))
     for state in checkpoint.states(tmp_path):
-        checkpoint.load_state(state)
+        groups, _ = checkpoint.load_state(state)
+        assert all(torch.isfinite(tensor).all() for group in groups.values() for tensor in group.values())
+
+
+def test_phases_that_would_share_their_randomness_are_refused() -> None:
+    twice = dataclasses.replace(SPEC, phases=lambda settings: SPEC.phases(settings)[:1] * 2)
+    with pytest.raises(ValueError, match="names of their own"):
+        Trainer(twice, TINY, Noise(), 0)
+
+
+def test_a_torn_line_of_times_does_not_stop_a_run(tmp_path: Path) -> None:
+    train(trainer(), tmp_path, Length(nimg=80))
+    with (tmp_path / "timing.jsonl").open("a") as stream:
+        stream.write('{"nimg": 8')
+    assert train(trainer(), tmp_path, Length(nimg=160)).name == "state-160"
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:

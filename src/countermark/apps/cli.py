@@ -38,10 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"countermark: {printable(error)}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("countermark: interrupted; the same command goes on from the last state", file=sys.stderr)
+        goes_on = "; the same command goes on from the last state" if arguments.command in ("train", "demo") else ""
+        print(f"countermark: interrupted{goes_on}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output closed it: `countermark models | head`
         sys.stderr.close()
+        return 1
+    except OSError as error:  # a home, a run or an output that the system does not let us into
+        print(f"countermark: {printable(error.filename or '')}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("countermark: out of memory; give smaller pictures or settings", file=sys.stderr)
         return 1
 
 
@@ -136,11 +143,11 @@ def _demo(commands: Any) -> None:
 
 
 def _run_demo(arguments: argparse.Namespace) -> None:
-    from countermark.apps.progress import TrainingBar, track
+    from countermark.apps.progress import TrainingBar
     from countermark.jobs.demo import Show, demo
 
     with TrainingBar() as bar:
-        demo(arguments.out, minutes=arguments.minutes, show=Show(bar.say, bar.update, track))
+        demo(arguments.out, minutes=arguments.minutes, show=Show(bar.say, bar.update, bar.track))
 
 
 def _models(commands: Any) -> None:
@@ -246,6 +253,8 @@ def _sample(commands: Any) -> None:
     command.add_argument("--seeds", type=_numbers, default=list(range(64)), help="such as 0-63 (the default)")
     command.add_argument("--classes", type=_numbers, help="classes to make, in turn, such as 0-9")
     command.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="(default: png)")
+    command.add_argument("--certificate", metavar="PEM", help="sign with this chain (leaf first) instead of your own")
+    command.add_argument("--key", metavar="PEM", help="the private key of --certificate")
     command.add_argument(
         "--native-size", action="store_true", help="keep small pictures small (no watermark fits them)"
     )
@@ -264,6 +273,8 @@ def _run_sample(arguments: argparse.Namespace) -> None:
         format=arguments.format,
         native_size=arguments.native_size,
         model=arguments.model,
+        certificate=arguments.certificate,
+        key=arguments.key,
         track=track,
     )
     if arguments.json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -29,9 +28,10 @@ class TrainingBar:
             console=self.console,
         )
         self.task = self.bar.add_task("training", total=1.0)
-        self.first: tuple[float, int] | None = None
+        self.first = (0.0, 0)
         self.line_at = time.monotonic()
         self.losses = ""
+        self.trainer: Any = None
         if self.console.is_terminal:
             self.bar.start()
         return self
@@ -40,12 +40,20 @@ class TrainingBar:
         if self.console.is_terminal:
             self.bar.stop()
 
+    def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
+        """The items, with a line of their own below the training's while they are worked through."""
+        task = self.bar.add_task(what, total=total)
+        yield from self.bar.track(items, task_id=task)
+        self.bar.remove_task(task)
+
     def say(self, line: str) -> None:
-        print(printable(line), file=sys.stderr)
+        self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def update(self, trainer: Any, fraction: float, means: Mapping[str, float]) -> None:
         now = time.monotonic()
-        self.first = self.first or (now, trainer.nimg)
+        if trainer is not self.trainer:  # the demo trains twice
+            self.trainer, self.first, self.losses = trainer, (now, trainer.nimg), ""
+            self.bar.reset(self.task)
         since_s, since_nimg = self.first
         speed = (trainer.nimg - since_nimg) / (now - since_s) if now > since_s else 0.0
         if means:

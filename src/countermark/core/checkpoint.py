@@ -61,6 +61,7 @@ def save_state(run: Path, nimg: int, groups: Mapping[str, Mapping[str, Tensor]],
             files[f"{name}.safetensors"] = sha256_hex(data)
         document = {"format": FORMAT, "version": VERSION, "nimg": nimg, "files": files, "record": dict(record)}
         write_atomic(partial / "state.json", _canonical({**document, "sha256": sha256_hex(_canonical(document))}))
+        _flush_folder(partial)
         os.replace(partial, target)
         _flush_folder(run)
     except OSError as error:
@@ -110,6 +111,11 @@ def _read_document(folder: Path) -> dict[str, Any]:
 
 def _canonical(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=1, sort_keys=True).encode()
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of a group whose names start with `prefix.`, without it."""
+    return {key.removeprefix(f"{prefix}."): t for key, t in tensors.items() if key.startswith(f"{prefix}.")}
 
 
 def prune_states(run: Path, keep: int) -> None:

@@ -240,7 +240,7 @@ def open_source(name: str | Path) -> Source:
             return FolderSource(path)
         if path.is_file() and zipfile.is_zipfile(path):
             return ZipSource(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round
         raise UsageError(f"data: {printable(name)} cannot be opened ({printable(error)})") from error
     raise UsageError(
         f"data: {printable(name)} is no folder, no zip and no packaged set; packaged are {named(PACKAGED)}"

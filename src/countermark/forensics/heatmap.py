@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
-from countermark.core.files import write_atomic
 from countermark.core.media import Image
 from countermark.provenance.encode import encode
 
 SYNTHETIC, REAL = np.array([220.0, 30.0, 30.0]), np.array([30.0, 80.0, 220.0])
 STRENGTH = 0.6
+MAX_PICTURE_BYTES, MAX_DETECTOR_BYTES = 60, 40  # of the two names in a file's name: some file systems take 143 in all
 
 
 def draw(image: Image, evidence: np.ndarray) -> Image:
@@ -26,8 +27,19 @@ def draw(image: Image, evidence: np.ndarray) -> Image:
     return Image(np.rint(mixed).clip(0, 255).astype(np.uint8))
 
 
-def save(image: Image, evidence: np.ndarray, folder: Path, name: str) -> Path:
-    """Write `draw(image, evidence)` as `<name>.png` into `folder`, unmarked: nothing was made. Returns its path."""
-    path = folder / f"{name}.png"
-    write_atomic(path, encode(draw(image, evidence), "png"))
-    return path
+def encoded(image: Image, evidence: np.ndarray) -> bytes:
+    """`draw(image, evidence)` as a PNG, unmarked: nothing was made."""
+    return encode(draw(image, evidence), "png")
+
+
+def file_name(picture: Path, picture_sha256: str, detector: str, network_sha256: str) -> str:
+    """`<picture>.<8 digits of its hash>.<detector>.<8 digits of its weights' hash>.png`, the names shortened.
+
+    Pictures of one name from several folders, and detectors of one name, so get a file each.
+    """
+    names = _shortened(picture.stem, MAX_PICTURE_BYTES), _shortened(detector, MAX_DETECTOR_BYTES)
+    return f"{names[0]}.{picture_sha256[:8]}.{names[1]}.{network_sha256[:8]}.png"
+
+
+def _shortened(name: str, num_bytes: int) -> str:
+    return os.fsencode(name)[:num_bytes].decode(errors="ignore")

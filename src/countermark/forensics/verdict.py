@@ -128,8 +128,10 @@ def claims(evidence: Evidence) -> list[str]:
         found.append(f"claim: an unsigned GB 45438 label ({'well' if gb45438['valid'] else 'badly'} formed)")
     if iptc["present"]:
         found.append(f"claim: an unsigned IPTC label {iptc['value']}")
-    if evidence["registry"]["match"] == "near":
-        found.append(f"claim: resembles a picture released here (registry entry {evidence['registry']['id']})")
+    registry = evidence["registry"]
+    if registry["match"] == "near":
+        what = "claim: resembles a picture" if registry.get("kind") is None else "its watermark is that of a file"
+        found.append(f"{what} released here (registry entry {registry['id']})")
     told = [claim for claim in found if claim]
     unmarked = not told and not any((by_credentials(evidence), by_watermark(evidence), by_registry(evidence)))
     return ["no signature, watermark or label found, which says nothing of how it was made"] if unmarked else told
@@ -172,7 +174,12 @@ def generator(evidence: Evidence, ruling: Ruling) -> str | None:
     credentials, fingerprint = evidence["credentials"], evidence["fingerprint"]
     by_signature = credentials["generator"] if by_credentials(evidence) else None
     by_fingerprint = fingerprint["run"] if fingerprint["present"] else None
-    return by_signature or evidence["registry"].get("run") or by_fingerprint or None
+    return by_signature or _registered(evidence["registry"]) or by_fingerprint or None
+
+
+def _registered(match: Evidence) -> str | None:
+    """MODEL@RUN of a registry entry, or the one of them that it has."""
+    return "@".join(part for part in (match.get("model"), match.get("run")) if part) or None
 
 
 def is_protected(evidence: Evidence) -> bool:

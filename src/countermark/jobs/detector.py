@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from countermark.core.errors import UsageError
+from countermark.core.media import Image
 from countermark.data.image import PictureSet, load
-from countermark.data.sources import open_source
+from countermark.data.sources import Source
 from countermark.forensics.calibration import Calibration
 from countermark.forensics.detector import calibrate as calibrate_network
+from countermark.forensics.native import as_grey, cell_means, repetition_factor
 from countermark.forensics.pairs import FormatMatchedPairs
+from countermark.jobs.evaluate import open_made
 from countermark.training.loop import to_uint8
 from countermark.training.trained import load_run
 
@@ -28,13 +32,13 @@ def native_size(against: str | Path, data_size: int) -> int:
 
 
 def synthetic(against: str | Path, pictures: PictureSet, part: str) -> np.ndarray:
-    """Unmarked synthetic pictures uint8 [N,H,W,C], in memory, of the size and channels of `pictures`.
+    """Synthetic pictures uint8 [N,H,W,C], in memory, of the size and channels of `pictures`.
 
-    From a run they are sampled with seeds of their own for every part; from a folder they are split like any set.
-    Raises UsageError when the generator's pictures are of another size or colour.
+    From a run they are sampled, unmarked, with seeds of their own for every part; from a folder they are split like any
+    set, at the size at which they were made. Raises UsageError when they are of another size or colour.
     """
     if not (Path(against) / "config.json").is_file():
-        return load(open_source(against), pictures.size).part(part).images
+        return _from_folder(against, pictures).part(part).images
     trained = load_run(Path(against))
     made, wanted = (trained.settings.size, trained.settings.channels), (pictures.size, pictures.channels)
     if made != wanted:
@@ -44,6 +48,51 @@ def synthetic(against: str | Path, pictures: PictureSet, part: str) -> np.ndarra
         )
     num = FAKES_PER_REAL[part] * len(pictures.part(part).images)
     return to_uint8(trained.sample(range(FIRST_SEED[part], FIRST_SEED[part] + num)))
+
+
+class _Native:
+    """A source whose pictures come as they were made: repeated pixels undone, equal channels as one where asked.
+
+    others: the (width, height) of pictures that are not of `size` for all that.
+    """
+
+    def __init__(self, source: Source, size: int, channels: int) -> None:
+        self.name, self.classes, self.class_names = source.name, source.classes, source.class_names
+        self.source, self.side, self.channels = source, size, channels
+        self.others: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.source.size(index)
+
+    def read(self, index: int) -> tuple[Image, str]:
+        image, unit = self.source.read(index)
+        samples = image.samples
+        if samples.shape[2] > self.channels and (grey := as_grey(samples)) is not None:
+            samples = grey
+        if factor := repetition_factor(samples, self.side):
+            samples = cell_means(samples, factor)
+        if samples.shape[:2] != (self.side, self.side):
+            self.others.append((image.width, image.height))
+        return Image(samples), unit
+
+
+def _from_folder(against: str | Path, pictures: PictureSet) -> PictureSet:
+    """The pictures of a folder or zip. A resize would leave its filter for the detector to learn: UsageError."""
+    source = _Native(open_made(against), pictures.size, pictures.channels)
+    made = load(source, pictures.size)
+    if source.others:
+        width, height = min(source.others)
+        raise UsageError(
+            f"against: {against} holds pictures of {width} x {height} px, the real ones are {pictures.size} x "
+            f"{pictures.size} px; give both in one size as they were made, or the generator's run"
+        )
+    if made.channels > pictures.channels:
+        raise UsageError(f"against: {against} holds colour pictures, the real ones are grey; give both alike")
+    images = np.broadcast_to(made.images, (*made.images.shape[:3], pictures.channels))
+    return replace(made, images=images)
 
 
 def batches(against: str | Path, pictures: PictureSet, seed: int) -> FormatMatchedPairs:

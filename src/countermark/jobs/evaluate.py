@@ -9,7 +9,7 @@ from typing import Any
 from countermark.core.errors import UsageError
 from countermark.core.text import named
 from countermark.data.image import inspect, load
-from countermark.data.sources import open_source
+from countermark.data.sources import FolderSource, Source, open_source
 from countermark.data.splits import SHARES
 from countermark.jobs.watch import features_of
 from countermark.metrics.distribution import compare
@@ -47,9 +47,20 @@ def evaluate(
         fake = f"{num} samples of run {trained.run_id} after {trained.nimg} images"
     else:
         pictures = load(source, inspect(source).common_size())
-        fakes = load(open_source(made), pictures.size).images
+        fakes = load(open_made(made), pictures.size).images
         fake = f"{len(fakes)} pictures of {made}"
     judge = features_of(pictures, features)
     reals = pictures.part(part).images
     found = compare(judge(reals), judge(fakes), metrics, judge.name, f"{pictures.size} px; {judge.resize}")
     return {**found, "real": f"the part {part!r} of {data}", "fake": fake}
+
+
+def open_made(name: str | Path) -> Source:
+    """The source of made pictures called `name`, without each grid.png that `sample` laid beside its seed*.png."""
+    source = open_source(name)
+    if isinstance(source, FolderSource):
+        sampled = {path.parent for path in source.paths if path.name.startswith("seed")}
+        kept = [i for i, path in enumerate(source.paths) if path.name != "grid.png" or path.parent not in sampled]
+        source.paths = [source.paths[i] for i in kept]
+        source.classes = None if source.classes is None else source.classes[kept]
+    return source

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from countermark.core import checkpoint
 from countermark.core.errors import UsageError
+from countermark.core.media import MAX_SIDE
 from countermark.core.spec import Settings, Spec
 from countermark.core.text import named
 from countermark.data.image import PictureSet, Shuffled, inspect, load
@@ -17,7 +18,14 @@ from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
 from countermark.models import find, is_file
 from countermark.training.loop import Length, Trainer, train
-from countermark.training.run import check_writable, newest_state, read_config, settings_to_json, write_config
+from countermark.training.run import (
+    check_config,
+    check_writable,
+    document,
+    newest_state,
+    read_config,
+    settings_to_json,
+)
 
 Progress = Callable[[Trainer, float, Mapping[str, float]], None]
 
@@ -50,6 +58,12 @@ def train_model(
     if (spec.kind == "detect") != (against is not None):
         need = "needs --against (a run or a folder of synthetic pictures)" if against is None else "takes no --against"
         raise UsageError(f"against: {spec.name} {need}")
+    if size is not None and not 1 <= size <= MAX_SIDE:
+        raise UsageError(f"size: {size} is not a number of pixels from 1 to {MAX_SIDE}")
+    if wrong := [
+        word for word in settings if word.startswith(("channels=", "num_classes=")) and word != "num_classes=0"
+    ]:
+        raise UsageError(f"setting: {wrong[0]}: these are the data's; leave it out (num_classes=0 ignores classes)")
     if unknown := set(metrics) - set(GROUPS):
         raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
     folder = Path(out)
@@ -60,22 +74,25 @@ def train_model(
         batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
     else:
         batches, what = detector.batches(against, pictures, seed), f"the detector part, against {against},"
-    trainer = Trainer(spec, chosen, batches, seed)
-    config = {
-        "model": model if is_file(model) else spec.name,
-        "preset": preset,
-        "settings": settings_to_json(chosen),
-        "data": {"name": str(data), "fingerprint": pictures.fingerprint},
-        "against": None if against is None else str(against),
-        "seed": seed,
-        "from": None if start is None else str(start),
-    }
-    write_config(folder, config)
+    trainer = _trainer(spec, chosen, batches, seed)
+    config = document(
+        {
+            "model": model if is_file(model) else spec.name,
+            "preset": preset,
+            "settings": settings_to_json(chosen),
+            "data": {"name": str(data), "fingerprint": pictures.fingerprint},
+            "against": None if against is None else str(against),
+            "seed": seed,
+            "from": None if start is None else str(start),
+        }
+    )
+    check_config(folder, config)
     say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
     if start is not None and newest_state(folder) is None:
-        _adopt(trainer, Path(start))
-    watch = Watch(spec, chosen, folder, pictures, metrics) if spec.kind == "image" else None
-    last = train(trainer, folder, length or Length(nimg=chosen.total_nimg), snapshot=watch, progress=progress)
+        _adopt(trainer, spec, Path(start))
+    watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
+    length = length or Length(nimg=chosen.total_nimg)
+    last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
     if against is not None:
         detector.calibrate(folder, against, pictures)
     return last
@@ -89,7 +106,9 @@ def _choose(
     if against is not None:
         data_size = size or detector.native_size(against, data_size)
     preset = preset or _fitting_preset(spec, data_size, source.read(0)[0].channels)
-    chosen = spec.presets[preset] if against is None else dataclasses.replace(spec.presets[preset], size=data_size)
+    chosen = spec.presets[preset]
+    if against is not None or size is not None:
+        chosen = dataclasses.replace(chosen, size=data_size)
     chosen = overrides.apply(chosen, [word for word in words if word.startswith("size=")])
     pictures = load(source, chosen.size)
     num_classes = pictures.num_classes if spec.kind == "image" else chosen.num_classes
@@ -128,8 +147,18 @@ def _fitting_preset(spec: Spec, size: int, channels: int) -> str:
     return next((name for name, preset in fitting.items() if preset.channels == channels), next(iter(fitting)))
 
 
-def _adopt(trainer: Trainer, start: Path) -> None:
-    read_config(start)
+def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Trainer:
+    try:
+        return Trainer(spec, settings, batches, seed)
+    except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"settings: {spec.name} cannot be built so ({reason}); change them") from error
+
+
+def _adopt(trainer: Trainer, spec: Spec, start: Path) -> None:
+    started = read_config(start)["model"]
+    if started != spec.name and not is_file(started):
+        raise UsageError(f"from: {start} is a run of {started}, not of {spec.name}; start from a run of the same model")
     state = newest_state(start)
     if state is None:
         raise UsageError(f"from: {start} holds no state yet; train it first")

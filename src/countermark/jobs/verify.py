@@ -28,9 +28,9 @@ def verify_files(files: Sequence[str], *, report: str | None = None) -> list[dic
 
 def _check_place(report: Path) -> None:
     """Find out before the work whether its page can be written."""
-    if report.is_dir():
-        raise UsageError(f"report: {report} is a folder; give the name of a file, such as report.html")
     try:
+        if report.is_dir():
+            raise UsageError(f"report: {report} is a folder; give the name of a file, such as report.html")
         report.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=report.parent).close()
     except OSError as error:

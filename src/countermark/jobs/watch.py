@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from countermark.metrics.distribution import compare
 from countermark.perception.features import Features, load_features
 from countermark.provenance.release import Origin, release
 from countermark.training.loop import Trainer, to_uint8
-from countermark.training.run import read_config
 from countermark.training.trained import Trained
 
 GRID_SEEDS = tuple(range(64))
@@ -26,10 +26,16 @@ class Watch:
     """Called by the loop at every mark: releases samples/markNN-<images>.png and returns figures for metrics.jsonl."""
 
     def __init__(
-        self, spec: Spec, settings: Settings, folder: Path, pictures: PictureSet, metrics: Sequence[str]
+        self,
+        spec: Spec,
+        settings: Settings,
+        folder: Path,
+        config: dict[str, Any],
+        pictures: PictureSet,
+        metrics: Sequence[str],
     ) -> None:
         self.spec, self.settings, self.folder, self.metrics = spec, settings, folder, tuple(metrics)
-        self.config = read_config(folder)
+        self.config = config
         self.features: Features | None = None
         if metrics:
             self.features = features_of(pictures, None)

@@ -97,9 +97,15 @@ class Credentials:
     time_stamped: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape that `verify --json` prints."""
-        names = ("state", "generator", "issuer", "time", "digital_source_type")
+        """The shape that `verify --json` prints; kind is one of KINDS as this package signed it, else None."""
+        names = ("state", "generator", "issuer", "time", "digital_source_type", "kind")
         return {**{name: getattr(self, name) for name in names}, "reasons": list(self.reasons)}
+
+    @property
+    def kind(self) -> str | None:
+        """What the generation assertion says of the media: one of KINDS, or None where it says nothing known."""
+        said = self.generation.get("kind")
+        return next((kind for kind in KINDS if kind == said), None)
 
 
 def system_version() -> str:

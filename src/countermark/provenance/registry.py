@@ -1,6 +1,6 @@
 """The registry: what this installation released, so that a file can be recognised without its marks.
 
-One SQLite file in home(), safe with several processes. A row is committed only after its file is whole.
+One SQLite file in home(), safe with several processes. A row is committed once its file is whole on the disk.
 """
 
 from __future__ import annotations
@@ -58,19 +58,11 @@ def path() -> Path:
     return home() / "registry.sqlite"
 
 
-@contextmanager
-def adding(row: Row) -> Iterator[None]:
-    """Add `row` if the block succeeds: write the file inside it. Raises CountermarkError when the row can't be kept."""
+def add(row: Row) -> None:
+    """Add `row` and commit it. Raises CountermarkError when it can't be kept."""
     with _reported(), _connected(create=True) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            marks = ",".join("?" * len(Row.__dataclass_fields__))
-            connection.execute(f"INSERT INTO released VALUES ({marks})", tuple(vars(row).values()))
-            yield
-        except BaseException:
-            connection.rollback()
-            raise
-        connection.commit()
+        marks = ",".join("?" * len(Row.__dataclass_fields__))
+        connection.execute(f"INSERT INTO released VALUES ({marks})", tuple(vars(row).values()))
 
 
 def new_number() -> int:
@@ -82,26 +74,35 @@ def new_number() -> int:
                 return number
 
 
-def lookup(sha256: str, look: bytes | None) -> dict[str, Any]:
-    """The match for a file in the shape of `verify --json`: {match: 'exact', 'near' or 'none', id}.
+def lookup(sha256: str, look: bytes | None, number: int | None = None) -> dict[str, Any]:
+    """The match for a file in the shape of `verify --json`: {match: 'exact', 'near' or 'none', id, kind, model, run}.
 
+    number: of a watermark whose authentication code is valid, so that its row is near whatever became of the bytes.
+    kind, model and run are the row's where bytes or number name it; a mere resemblance tells its id only.
     A damaged registry matches nothing and says so under `error`.
     """
     try:
-        return _lookup(sha256, look)
+        return _lookup(sha256, look, number)
     except CountermarkError as error:
-        return {"match": "none", "id": None, "error": str(error)}
+        return {**_match("none"), "error": str(error)}
 
 
-def _lookup(sha256: str, look: bytes | None) -> dict[str, Any]:
+def _match(
+    match: str, id: str | None = None, kind: str | None = None, model: str | None = None, run: str | None = None
+) -> dict[str, Any]:
+    return {"match": match, "id": id, "kind": kind, "model": model, "run": run}
+
+
+def _lookup(sha256: str, look: bytes | None, number: int | None) -> dict[str, Any]:
     if not path().exists():
-        return {"match": "none", "id": None}
+        return _match("none")
     with _reported(), _connected(create=False) as connection:
-        exact = connection.execute("SELECT id FROM released WHERE sha256 = ?", (sha256,)).fetchone()
-        if exact:
-            return {"match": "exact", "id": exact[0]}
+        for match, column, value in (("exact", "sha256", sha256), ("near", "number", number)):
+            query = f"SELECT id, kind, model, run FROM released WHERE {column} = ?"  # no row's number is NULL
+            if row := connection.execute(query, (value,)).fetchone():
+                return _match(match, *row)
         near = _nearest(connection, look) if look is not None else None
-        return {"match": "near" if near else "none", "id": near}
+        return _match("near" if near else "none", near)
 
 
 def _nearest(connection: sqlite3.Connection, look: bytes) -> str | None:

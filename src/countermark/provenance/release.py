@@ -1,12 +1,14 @@
 """The one way out: every file that is made here is marked, signed, read back and registered before it exists.
 
 Order: visible label (no default standard asks for one) > watermark > encode > metadata label > sign > read back and
-verify > registry. A failure at any step leaves no file behind, and a file that was there before stays.
+verify > registry > rename. A failure at any step leaves no file behind, and a file that was there before stays; a
+process that is killed leaves at worst a row without its file, or a hidden `.partial-` file that has no name yet.
 """
 
 from __future__ import annotations
 
 import datetime
+import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from countermark.provenance.perceptual import perceptual_hash
 
 ENLARGED_SIDE = 256
 
-__all__ = ["Origin", "Released", "release", "release_bytes"]
+__all__ = ["Origin", "Released", "release"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Released:
     reason: why there is no watermark, or None. enlargement: each pixel was repeated so often along both axes.
     """
 
-    path: Path | None
+    path: Path
     data: bytes
     sha256: str
     id: str
@@ -59,31 +61,16 @@ def release(
     """
     path = Path(path)
     released, row = _marked(image, format_of(path), origin, native_size, quality, policy, path)
-    whole = False
+    staged = path.with_name(f".partial-{released.id}")
+    write_atomic(staged, released.data)
     try:
-        with registry.adding(row):
-            write_atomic(path, released.data)
-            whole = True
-    except BaseException:
-        if whole:  # the row could not be kept: a file that the registry does not know must not stay
-            path.unlink(missing_ok=True)
-        raise
+        registry.add(row)
+        os.replace(staged, path)
+    except OSError as error:
+        raise CountermarkError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    finally:
+        staged.unlink(missing_ok=True)
     return released
-
-
-def release_bytes(
-    image: Image,
-    format: str,
-    *,
-    origin: Origin,
-    native_size: bool = False,
-    quality: int = DEFAULT_QUALITY,
-    policy: settings.Settings | None = None,
-) -> bytes:
-    """The bytes that `release` would write, for files that hold pictures (TensorBoard events, reports); registered."""
-    released, row = _marked(image, format, origin, native_size, quality, policy, None)
-    with registry.adding(row):
-        return released.data
 
 
 def _marked(
@@ -93,7 +80,7 @@ def _marked(
     native_size: bool,
     quality: int,
     policy: settings.Settings | None,
-    path: Path | None,
+    path: Path,
 ) -> tuple[Released, registry.Row]:
     policy = policy or settings.load()
     if "gb45438" in policy.standards:

@@ -27,7 +27,8 @@ def verify(path: Path | str) -> dict[str, Any]:
     except CountermarkError as error:
         return {"path": str(path), "error": str(error)}
     except Exception as error:  # hostile files find errors that nobody thought of; one file must not stop the others
-        return {"path": str(path), "error": f"cannot be examined ({type(error).__name__})"}
+        what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else type(error).__name__
+        return {"path": str(path), "error": f"{path}: cannot be examined ({what})"}
 
 
 def examine(data: bytes, *, name: str = "picture") -> dict[str, Any]:
@@ -38,17 +39,24 @@ def examine(data: bytes, *, name: str = "picture") -> dict[str, Any]:
     image = decode_image(data, name=name)
     digest = sha256_hex(data)
     said = credentials.read(data, container, keys.trust_list())
-    marks = {"watermark": _watermark(image, said), "labels": labels.read(data, container)}
+    mark = _watermark(image, said)
+    found = labels.read(data, container)
     return {
         "media": "image",
         "sha256": digest,
         "credentials": said.as_dict(),
-        "watermark": marks["watermark"],
+        "watermark": mark,
         "fingerprint": {"present": False, "run": None, "bit_agreement": None},
-        "labels": marks["labels"],
-        "registry": registry.lookup(digest, perceptual_hash(image)),
-        "standards": standards.table(said, marks["watermark"], marks["labels"]),
+        "labels": found,
+        "registry": registry.lookup(digest, perceptual_hash(image), _number(mark)),
+        "standards": standards.table(said, mark, found),
     }
+
+
+def _number(mark: dict[str, Any]) -> int | None:
+    """The registry's number in a watermark that this installation wrote."""
+    content = payload.unpack(bytes.fromhex(mark["payload"])) if mark["authenticated"] else None
+    return content.id if content else None
 
 
 def _watermark(image: Image, said: Credentials) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from countermark.core.seeds import derive, generator
 from countermark.core.spec import Phase, Settings, Spec, Step, at
 from countermark.data.sources import Batches
 from countermark.training.board import Board
-from countermark.training.run import Journal, locked, newest_state
+from countermark.training.run import Journal, locked, newest_state, write_config
 
 REPORT_EVERY = 20  # iterations between rows of metrics.jsonl
 NUM_MARKS = 20  # snapshots and states in a training, besides a state at least every minute
@@ -60,6 +60,9 @@ class Trainer:
             }
         self.averages = {name: frozen_copy(self.networks[name]) for name in spec.averaged}
         self.phases = spec.phases(settings)
+        labels = [phase.label for phase in self.phases]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"phases {labels} of {spec.name} need names of their own: each has its own randomness")
         self.optimisers = _build_optimisers(self.phases, self.networks)
         self.num_z = spec.num_z(settings)
         self.nimg = self.iteration = 0
@@ -120,17 +123,21 @@ class Trainer:
             total[1] += 1
 
     def means(self) -> dict[str, float]:
-        """The means of all reported terms since the last call. Raises CountermarkError when one is not finite."""
+        """The means of all reported terms since the last call. Raises as `check_finite`."""
+        self.check_finite()
         # Sorted, since a state brings the sums back in that order.
         means = {key: total / count for key, (total, count) in sorted(self.sums.items())}
         self.sums = {}
-        for key, value in means.items():
-            if not math.isfinite(value):
+        return means
+
+    def check_finite(self) -> None:
+        """Raises CountermarkError when a term that was reported since the last report is not a finite number."""
+        for key, (total, _) in self.sums.items():
+            if not math.isfinite(total):
                 raise CountermarkError(
-                    f"{key} became {value} before image {self.nimg}; the last good state stands: lower the learning "
+                    f"{key} became {total} before image {self.nimg}; the last good state stands: lower the learning "
                     "rate or raise gamma, and start a new run"
                 )
-        return means
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -158,7 +165,7 @@ class Trainer:
         """Take over a state. Raises CountermarkError when it belongs to other networks."""
         self.adopt(groups)
         for i, optimiser in enumerate(self.optimisers.values()):
-            _load_optimiser(optimiser, _below(groups["optimisers"], str(i)))
+            _load_optimiser(optimiser, checkpoint.below(groups["optimisers"], str(i)))
         self.nimg, self.iteration = record["nimg"], record["iteration"]
         self.sums = {key: list(total) for key, total in record["sums"].items()}
 
@@ -166,9 +173,9 @@ class Trainer:
         """Take over the weights and averages alone. Raises CountermarkError when they belong to other networks."""
         try:
             for name, net in self.networks.items():
-                net.load_state_dict(_below(groups["networks"], name))
+                net.load_state_dict(checkpoint.below(groups["networks"], name))
             for name, net in self.averages.items():
-                net.load_state_dict(_below(groups["averages"], name))
+                net.load_state_dict(checkpoint.below(groups["averages"], name))
         except (KeyError, RuntimeError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise CountermarkError(f"the state belongs to other networks ({reason})") from error
@@ -179,16 +186,20 @@ def train(
     folder: Path,
     length: Length,
     *,
+    config: Mapping[str, Any] | None = None,
     snapshot: Callable[[Trainer, int], dict[str, float]] | None = None,
     progress: Callable[[Trainer, float, Mapping[str, float]], None] | None = None,
 ) -> Path:
     """Train in `folder` until `length`, from its newest state if there is one; returns the last state.
 
+    `config` starts the run's config.json, or must equal the one that is there.
     `snapshot(trainer, mark)` runs before the first image and NUM_MARKS times on the way and returns figures for
     metrics.jsonl; `progress(trainer, fraction, means)` is called after every batch.
     Raises UsageError when another process trains here, CountermarkError for damaged states and full disks.
     """
     with locked(folder):
+        if config is not None:
+            write_config(folder, config)
         checkpoint.prune_states(folder, KEPT_STATES)
         sweep(folder / "samples")
         session = _Session(trainer, folder, length, snapshot, progress)
@@ -214,6 +225,7 @@ class _Session:
             self.metrics.cut(0)
             self.timing.cut(0)
             return 0.0
+        self.timing.mend()
         groups, record = checkpoint.load_state(newest)
         self.trainer.restore(groups, record)
         self.metrics.cut(record["metrics_bytes"])
@@ -263,6 +275,8 @@ class _Session:
         self.board.pictures(self.folder / "samples", mark, self.trainer.nimg)
 
     def _write_state(self) -> Path:
+        self.trainer.check_finite()
+        self.metrics.flush()  # its length goes into the state
         groups, record = self.trainer.state()
         record = {**record, "metrics_bytes": len(self.metrics)}
         self.timing.append({"nimg": self.trainer.nimg, "elapsed_s": round(self.elapsed_s, 3)})
@@ -299,10 +313,6 @@ def _flatten(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {f"{name}.{key}": tensor for name, tensors in groups.items() for key, tensor in tensors.items()}
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{prefix}."): t for key, t in tensors.items() if key.startswith(f"{prefix}.")}
-
-
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The state of an optimiser by `<parameter number>.<name>`; every entry of torch's Adam and SGD is a tensor."""
     state = optimiser.state_dict()["state"]
@@ -310,8 +320,13 @@ def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         i, key = name.split(".", 1)
-        state.setdefault(int(i), {})[key] = tensor
+        like = parameters[int(i)]
+        # Fused kernels walk memory as it lies, so a moment must lie as its weight does (channels_last).
+        state.setdefault(int(i), {})[key] = (
+            torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        )
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,16 +46,26 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
+def document(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json holds for a training of `config`."""
+    return {"format": FORMAT, "version": VERSION, **config}
+
+
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Start a run, or check that it is the same one: raises UsageError naming what differs from config.json."""
-    document = {"format": FORMAT, "version": VERSION, **config}
+    """Start a run, or check that it is the same one, as `check_config` does. Call it under the run's lock."""
+    check_config(folder, config)
+    if newest_state(folder) is None:
+        write_atomic(folder / "config.json", json.dumps(dict(config), indent=1, sort_keys=True).encode())
+
+
+def check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises UsageError when the folder holds a run of another config (as `document` gives it), or other things."""
     if newest_state(folder) is None:  # nothing was trained yet: a first try with a wrong setting leaves no trap
         _refuse_foreign(folder)
-        write_atomic(folder / "config.json", json.dumps(document, indent=1, sort_keys=True).encode())
         return
     known = read_config(folder)
-    for key in sorted({*known, *document}):
-        if known.get(key) != (now := json.loads(json.dumps(document.get(key)))):
+    for key in sorted({*known, *config}):
+        if known.get(key) != (now := json.loads(json.dumps(config.get(key)))):
             what = _difference(known.get(key), now)
             raise UsageError(
                 f"out: {folder} is a run with another {key} ({what}); choose another folder or the same setting"
@@ -85,6 +96,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(read_bounded(folder / "config.json", MAX_CONFIG_BYTES))
         if config["format"] != FORMAT or config["version"] != VERSION:
             raise CountermarkError(f"{folder}: config.json is of another format or version")
+        if not isinstance(config["model"], str) or not isinstance(config["settings"], dict):
+            raise TypeError("model or settings")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CountermarkError(f"{folder}: config.json is damaged ({type(error).__name__})") from error
     return config
@@ -142,6 +155,17 @@ class Journal:
         if len(self) > num_bytes:
             with self.path.open("r+b") as stream:
                 stream.truncate(num_bytes)
+
+    def mend(self) -> None:
+        """Forget a last line that an interruption left unfinished."""
+        if self.path.exists():
+            self.cut(self.path.read_bytes().rfind(b"\n") + 1)
+
+    def flush(self) -> None:
+        """Bring what was appended to the disk."""
+        if self.path.exists():
+            with self.path.open("rb") as stream:
+                os.fsync(stream.fileno())
 
     def append(self, row: Mapping[str, Any]) -> None:
         try:

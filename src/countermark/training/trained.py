@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,16 +80,23 @@ def load_run(folder: Path, model: str | None = None) -> Trained:
     spec = find(model or config["model"])
     try:
         settings = settings_from_json(type(next(iter(spec.presets.values()))), config["settings"])
-    except TypeError as error:
+        with torch.device("meta"):  # shapes without memory: a stranger's run may claim networks of any size
+            shapes = {name: _shapes(network.state_dict()) for name, network in spec.build(settings).items()}
+    except (TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
         raise CountermarkError(f"{folder}: config.json has settings unknown to {spec.name} ({error})") from error
     groups, record = checkpoint.load_state(state)
+    weights = {
+        name: checkpoint.below(groups.get("averages" if name in spec.averaged else "networks", {}), name)
+        for name in shapes
+    }
+    if shapes != {name: _shapes(tensors) for name, tensors in weights.items()}:
+        raise CountermarkError(f"{state} belongs to other networks than its config.json says")
     networks = spec.build(settings)
     for name, network in networks.items():
-        group = groups["averages" if name in spec.averaged else "networks"]
-        tensors = {key.removeprefix(f"{name}."): t for key, t in group.items() if key.startswith(f"{name}.")}
-        try:
-            network.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise CountermarkError(f"{state} belongs to another model than {spec.name}") from error
+        network.load_state_dict(weights[name])
         network.eval().requires_grad_(False)
     return Trained(spec, settings, config, networks, record["nimg"])
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in tensors.items()}

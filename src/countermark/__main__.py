@@ -1,0 +1,5 @@
+"""python -m countermark."""
+
+from countermark.apps.cli import main
+
+raise SystemExit(main())
