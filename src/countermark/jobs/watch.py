@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from countermark.core.errors import CountermarkError
 from countermark.core.media import Image
 from countermark.core.spec import Settings, Spec
 from countermark.data.image import PictureSet
@@ -45,7 +47,10 @@ class Watch:
         trained = Trained(self.spec, self.settings, self.config, dict(trainer.averages), trainer.nimg)
         seeds = GRID_SEEDS[:: 4 if self.settings.size > 64 else 1]
         path = self.folder / "samples" / f"mark{mark:02d}-{trainer.nimg:09d}.png"
-        release_grid(trained, seeds, grid_classes(trained, len(seeds)), path)
+        # What an untrained or broken generator makes can be too noisy for a watermark: no picture then, but no end of
+        # the training either. A full disk is reported by the state that follows.
+        with suppress(CountermarkError):
+            release_grid(trained, seeds, grid_classes(trained, len(seeds)), path)
         if self.features is None:
             return {}
         fakes = to_uint8(trained.sample(range(FIRST_FAKE_SEED, FIRST_FAKE_SEED + NUM_FAKE)))
