@@ -85,7 +85,10 @@ def load_state(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, An
                 f"{folder}: {name} is damaged (its sha256 is not the one recorded); delete {folder.name} to fall back "
                 "to the state before it"
             )
-        groups[name.removesuffix(".safetensors")] = load_tensors(data)
+        try:
+            groups[name.removesuffix(".safetensors")] = load_tensors(data)
+        except Exception as error:  # the reader has errors of its own
+            raise CountermarkError(f"{folder}: {name} holds no tensors ({type(error).__name__})") from error
     return groups, {**document["record"], "nimg": document["nimg"]}
 
 

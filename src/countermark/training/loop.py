@@ -27,7 +27,7 @@ from countermark.core.seeds import derive, generator
 from countermark.core.spec import Phase, Settings, Spec, Step, at
 from countermark.data.sources import Batches
 from countermark.training.board import Board
-from countermark.training.run import Journal, locked, newest_state, write_config
+from countermark.training.run import MAX_NIMG, Journal, locked, newest_state, write_config
 
 REPORT_EVERY = 20  # iterations between rows of metrics.jsonl
 NUM_MARKS = 20  # snapshots and states in a training, besides a state at least every minute
@@ -225,12 +225,21 @@ class _Session:
             self.metrics.cut(0)
             self.timing.cut(0)
             return 0.0
-        self.timing.mend()
         groups, record = checkpoint.load_state(newest)
-        self.trainer.restore(groups, record)
-        self.metrics.cut(record["metrics_bytes"])
-        rows = [row for row in self.timing.rows() if row["nimg"] <= self.trainer.nimg]
-        return float(rows[-1]["elapsed_s"]) if rows else 0.0
+        try:
+            self.timing.mend()
+            numbers = [record[name] for name in ("nimg", "iteration", "metrics_bytes")]
+            sound = all(type(number) is int and 0 <= number <= MAX_NIMG for number in numbers)
+            if not sound or any(len(total) != 2 for total in record["sums"].values()):
+                raise ValueError("numbers that no training leaves")
+            self.trainer.restore(groups, record)
+            self.metrics.cut(record["metrics_bytes"])
+            rows = [row for row in self.timing.rows() if row["nimg"] <= self.trainer.nimg]
+            return float(rows[-1]["elapsed_s"]) if rows else 0.0
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CountermarkError(
+                f"{newest} or timing.jsonl is damaged or foreign ({type(error).__name__}); start a new run"
+            ) from error
 
     @property
     def elapsed_s(self) -> float:

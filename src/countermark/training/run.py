@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import tempfile
+import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import filelock
 
@@ -25,6 +27,8 @@ from countermark.core.spec import Schedule, Settings
 FORMAT = "countermark-run"
 VERSION = 1
 MAX_CONFIG_BYTES = 16 * 2**20
+# What no sound run exceeds: sides, widths and classes; blocks over all stages; numbers of images.
+MAX_COUNT, MAX_BLOCKS, MAX_NIMG = 2**17, 256, 10**15
 
 
 def settings_to_json(settings: Settings) -> dict[str, Any]:
@@ -37,9 +41,35 @@ def settings_to_json(settings: Settings) -> dict[str, Any]:
 
 
 def settings_from_json(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """The inverse of `settings_to_json` for the settings class `kind`. Raises TypeError for unknown names."""
+    """The inverse of `settings_to_json` for the settings class `kind`.
+
+    A run is data from outside: raises TypeError for unknown names, values of another type, and numbers out of range.
+    """
     fields: dict[str, Any] = {k: Schedule(**v) if isinstance(v, dict) else _tuples(v) for k, v in values.items()}
-    return kind(**fields)
+    settings = kind(**fields)
+    for name, hint in get_type_hints(kind).items():
+        value = getattr(settings, name)
+        sound = _is_sound(value, hint, MAX_NIMG if name.endswith("_nimg") else MAX_COUNT)
+        if not sound or (name == "blocks" and sum(value) > MAX_BLOCKS):
+            raise TypeError(f"{name} is not a value that it can have")
+    return settings
+
+
+def _is_sound(value: Any, hint: Any, limit: int) -> bool:
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_is_sound(value, option, limit) for option in options)
+    if origin is Literal:
+        return value in options
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_sound(item, options[0], limit) for item in value)
+    if hint is Schedule:
+        return isinstance(value, Schedule) and all(
+            _is_sound(number, float, limit) for number in (value.start, value.end, value.over_nimg or math.nan)
+        )
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= MAX_NIMG
+    return type(value) is hint and (hint is not int or 0 <= value <= limit)
 
 
 def _tuples(value: Any) -> Any:
@@ -126,6 +156,9 @@ def check_writable(folder: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run against other processes; the operating system lets go when this one dies."""
+    links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
+    if links:  # a run may come from a stranger: journals and samples must not be written elsewhere
+        raise UsageError(f"out: {folder}/{links[0]} is a link; a run is trained in files of its own")
     lock = filelock.FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
