@@ -16,13 +16,15 @@ from countermark.training.loop import Trainer
 
 MODELS = (("dcgan", "mnist32"), ("r3gan", "mnist32"))
 VARIANTS = ({}, {"channels_last": True}, {"bf16": True}, {"bf16": True, "channels_last": True})
-WARM_UP, MEASURED = 3, 30
+WARM_UP, MEASURED, BATCH = 3, 10, 16
 
 
 def images_per_second(model: str, preset: str, **changes: bool) -> float:
     pictures = load(open_source("mnist5k"), 32).part("generator")
     spec = find(model)
-    settings = dataclasses.replace(spec.presets[preset], num_classes=pictures.num_classes, channels=1, **changes)
+    settings = dataclasses.replace(
+        spec.presets[preset], num_classes=pictures.num_classes, channels=1, batch=BATCH, **changes
+    )
     trainer = Trainer(spec, settings, Shuffled(pictures, 0), 0)
     for _ in range(WARM_UP):
         trainer.advance(None)

@@ -87,9 +87,9 @@ def train_model(
         }
     )
     check_config(folder, config)
-    say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
     if start is not None and newest_state(folder) is None:
         _adopt(trainer, spec, Path(start))
+    say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
     watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
     length = length or Length(nimg=chosen.total_nimg)
     last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
