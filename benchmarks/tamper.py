@@ -79,6 +79,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    command = f"python -m benchmarks.tamper --flips {options.flips}"
+    if options.positions is not None:
+        command += f" --positions {options.positions}"
     rows, trusted = [], {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COUNTERMARK_HOME"] = folder
@@ -89,7 +92,7 @@ def main() -> None:
             row, trusted[container] = sweep(file.data, container, options.positions, options.flips, options.workers)
             rows.append(row)
     header = ["format", "bytes", "untouched", "flips", "still trusted", "invalid", "absent", "valid"]
-    record.write("tamper", f"python -m benchmarks.tamper --flips {options.flips}", header, rows, trusted=trusted)
+    record.write("tamper", command, header, rows, trusted=trusted)
 
 
 if __name__ == "__main__":

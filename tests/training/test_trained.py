@@ -65,5 +65,7 @@ def test_a_stranger_s_run_neither_runs_code_nor_claims_memory(run: Path, tmp_pat
         load_run(changed(run, tmp_path, model=f"{tmp_path}/evil.py:SPEC"))
     settings = json.loads((run / "config.json").read_text())["settings"]
     shutil.rmtree(tmp_path / "copy")
-    with pytest.raises(CountermarkError, match="other networks"):
-        load_run(changed(run, tmp_path, settings={**settings, "ngf": 10**8}))
+    for ngf, reason in ((10**5, "other networks"), (10**8, "ngf is not a value")):
+        with pytest.raises(CountermarkError, match=reason):
+            load_run(changed(run, tmp_path, settings={**settings, "ngf": ngf}))
+        shutil.rmtree(tmp_path / "copy")
