@@ -1,7 +1,7 @@
 """The demo's generator and detector against the bars, and the same after ten times longer training.
 
-Lengths are in images, so that the figures do not depend on what else the machine does: 70,000 is what the demo's three
-minutes show on two quiet cores.
+Lengths are in images, so that the figures do not depend on what else the machine does: 70,000 is about what the demo's
+three minutes show on a quiet machine.
 
 python -m benchmarks.demo_quality [--images 70000 700000]
 """

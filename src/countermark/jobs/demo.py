@@ -64,6 +64,8 @@ def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
     folder = Path(out)
     check_writable(folder)
     started = time.monotonic()
+    # A step on 16 small pictures is too short to be shared: one thread shows twice as many a second as two.
+    torch.set_num_threads(1)
     run, detector_run = folder / "run", folder / "detector"
     show.say(f"1/5 train {MODEL} on {DATA} for {minutes:g} minutes")
     train_model(MODEL, data=DATA, out=run, minutes=minutes, metrics=("fd", "kid"), say=show.say, progress=show.progress)

@@ -148,7 +148,6 @@ SPEC = Spec(
             lr=Schedule(4e-4, 4e-5, 100_000),
             ema_halflife_nimg=2_000,
             total_nimg=100_000,
-            channels_last=True,
         ),
         "tiny": DCGANSettings(
             size=8, channels=1, ngf=32, ndf=64, num_z=16, batch=16, lr=5e-4, ema_halflife_nimg=1_000, total_nimg=40_000
