@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
-from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
+from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
+from countermark.losses.steps import discriminator_step, generator_step
 
 
 def _initialise(module: nn.Module) -> None:
@@ -102,31 +103,12 @@ def build(settings: DCGANSettings) -> dict[str, nn.Module]:
     }
 
 
-def discriminator_step(step: Step, label_smoothing: float) -> dict[str, Tensor]:
-    """Cross entropy of D on reals and fakes, each a batch of its own for the sake of batch normalisation."""
-    with torch.no_grad():
-        x_fake = step.networks["G"](step.z(), step.c)
-    logits_real = step.networks["D"](step.x, step.c)
-    logits_fake = step.networks["D"](x_fake, step.c)
-    return {
-        "loss": non_saturating_d(logits_real, logits_fake, label_smoothing).mean(),
-        "logits_real": logits_real,
-        "logits_fake": logits_fake,
-        "r_t": logits_real.sign(),
-    }
-
-
-def generator_step(step: Step) -> dict[str, Tensor]:
-    """-log D(G(z))."""
-    logits_fake = step.networks["D"](step.networks["G"](step.z(), step.c), step.c)
-    return {"loss": non_saturating_g(logits_fake).mean(), "logits_fake": logits_fake}
-
-
 def phases(settings: DCGANSettings) -> tuple[Phase, ...]:
     adam = Adam(settings.lr, beta1=0.5, beta2=0.999)
+    smoothed_d = partial(non_saturating_d, smoothing=settings.label_smoothing)
     return (
-        Phase("D", adam, partial(discriminator_step, label_smoothing=settings.label_smoothing)),
-        Phase("G", adam, generator_step),
+        Phase("D", adam, partial(discriminator_step, loss=smoothed_d)),
+        Phase("G", adam, partial(generator_step, loss=non_saturating_g)),
     )
 
 

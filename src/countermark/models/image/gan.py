@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from countermark.core.spec import SGD, Phase, Schedule, Scheduled, Settings, Spec, Step
+from countermark.core.spec import SGD, Phase, Schedule, Scheduled, Settings, Spec
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
+from countermark.losses.steps import discriminator_step, generator_step
 
 
 def _linear(in_dims: int, out_dims: int, bound: float) -> nn.Linear:
@@ -107,29 +109,17 @@ def build(settings: GANSettings) -> dict[str, nn.Module]:
     }
 
 
-def discriminator_step(step: Step) -> dict[str, Tensor]:
+def halved_d(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
     """Half the cross entropy of D on reals and fakes (algorithm 1; the half is the published code's)."""
-    with torch.no_grad():
-        x_fake = step.networks["G"](step.z(), step.c)
-    logits_real = step.networks["D"](step.x, step.c)
-    logits_fake = step.networks["D"](x_fake, step.c)
-    return {
-        "loss": non_saturating_d(logits_real, logits_fake).mean() / 2,
-        "logits_real": logits_real,
-        "logits_fake": logits_fake,
-        "r_t": logits_real.sign(),
-    }
-
-
-def generator_step(step: Step) -> dict[str, Tensor]:
-    """-log D(G(z)) (section 3)."""
-    logits_fake = step.networks["D"](step.networks["G"](step.z(), step.c), step.c)
-    return {"loss": non_saturating_g(logits_fake).mean(), "logits_fake": logits_fake}
+    return non_saturating_d(logits_real, logits_fake) / 2
 
 
 def phases(settings: GANSettings) -> tuple[Phase, ...]:
     sgd = SGD(settings.lr, settings.momentum)
-    return (Phase("D", sgd, discriminator_step), Phase("G", sgd, generator_step))
+    return (
+        Phase("D", sgd, partial(discriminator_step, loss=halved_d)),
+        Phase("G", sgd, partial(generator_step, loss=non_saturating_g)),
+    )
 
 
 _EPOCHS_NIMG = 250 * 50_000  # momentum rises over 250 epochs of MNIST's first 50,000 images
