@@ -40,9 +40,7 @@ def measure(nimg: int, folder: Path) -> list[object]:
     with TrainingBar() as bar:
         train_model(demo.MODEL, data=demo.DATA, out=run, images=nimg, progress=bar.update)
     with TrainingBar() as bar:
-        train_model(
-            demo.DETECTOR, data=demo.DATA, against=run, out=detector, images=demo.DETECTOR_NIMG, progress=bar.update
-        )
+        train_model(demo.DETECTOR, data=demo.DATA, against=run, out=detector, progress=bar.update)
     trained = load_run(run)
     pictures = load(open_source(demo.DATA), trained.settings.size)
     quality = demo.class_quality(run, pictures)

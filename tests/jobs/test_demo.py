@@ -25,7 +25,6 @@ def test_the_demo_makes_a_page_that_stands_alone(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(job, "DATA", "digits")
     monkeypatch.setattr(job, "MODEL", "dcgan:tiny")
     monkeypatch.setattr(job, "DETECTOR", "npr:tiny")
-    monkeypatch.setattr(job, "DETECTOR_NIMG", 2_000)
     monkeypatch.setattr(job, "NUM_RELEASED", 4)
     monkeypatch.setattr(job, "NUM_JUDGED", 100)
     said: list[str] = []

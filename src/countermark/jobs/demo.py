@@ -40,7 +40,6 @@ from countermark.training.trained import load_run
 DATA = "mnist5k"
 MODEL = "dcgan:mnist32"
 DETECTOR = "npr:small32"
-DETECTOR_NIMG = 40_000
 NUM_RELEASED = 64
 NUM_JUDGED = 1000
 JPEG_QUALITY = 90  # both sides of the detector's test
@@ -75,9 +74,7 @@ def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
     (as_jpeg,) = sample(run, out=folder / "jpeg", seeds=[0], format="jpeg")
     marks = verify_marks([Path(entry["path"]) for entry in released], Path(as_jpeg["path"]), folder)
     show.say(f"4/5 train {DETECTOR} against unmarked samples, on real pictures that the generator never saw")
-    train_model(
-        DETECTOR, data=DATA, against=run, out=detector_run, images=DETECTOR_NIMG, say=show.say, progress=show.progress
-    )
+    train_model(DETECTOR, data=DATA, against=run, out=detector_run, say=show.say, progress=show.progress)
     pictures = load(open_source(DATA), load_run(run).settings.size)
     verdicts = judge(detector_run, run, pictures)
     show.say("5/5 measure the generator and write the report")
