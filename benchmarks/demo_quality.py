@@ -46,9 +46,16 @@ def measure(nimg: int, folder: Path) -> list[object]:
     quality = demo.class_quality(run, pictures)
     found = evaluate(run, data=demo.DATA)
     verdicts = demo.judge(detector, run, pictures)
-    figures = [found[name]["value"] for name in ("coverage", "density", "fd", "kid")]
-    rates = [verdicts["auc"], verdicts["seen"]]
-    return [trained.nimg, quality["confident"], min(quality["class_shares"]), *figures, *rates]
+    figures = [found[name] for name in ("coverage", "density", "fd", "kid")] + [verdicts["auc"], verdicts["seen"]]
+    for bar, held in {
+        "85% confident": quality["confident"] >= 0.85,
+        "every class 4%": min(quality["class_shares"]) >= 0.04,
+        "coverage .6": found["coverage"]["value"] >= 0.6,
+        "AUC .95": verdicts["auc"]["value"] >= 0.95,
+        "8% of real pictures called synthetic": verdicts["seen"]["value"] <= 0.08,
+    }.items():
+        record.require(held, f"{bar} after {nimg} images")
+    return [trained.nimg, quality["confident"], min(quality["class_shares"]), *map(record.with_interval, figures)]
 
 
 def main() -> None:

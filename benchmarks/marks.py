@@ -58,6 +58,9 @@ def measure(format: str, paths: list[Path], folder: Path) -> list[object]:
     again = [verify(reencoded(path, folder)) for path in paths]
     signed = sum(entry["credentials"]["state"] != "absent" for entry in again)
     found = sum(entry["watermark"]["authenticated"] for entry in again)
+    record.require(trusted == len(paths), f"every {format} file trusted")
+    record.require(fooled == 0, f"no flip in a {format} file leaves trust")
+    record.require(signed == 0 and found >= 0.95 * len(paths), f"{format} as JPEG q75: unsigned, 95% watermarked")
     return [format, len(paths), trusted, cost_ms, len(paths) * FLIPS_A_FILE, fooled, signed, found]
 
 

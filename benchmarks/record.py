@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from countermark import __version__
 from countermark.core.files import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
+_BROKEN: list[str] = []
 
 
 def machine() -> dict[str, Any]:
@@ -42,7 +43,10 @@ def _cpu() -> str:
 
 
 def write(name: str, command: str, header: Sequence[str], rows: Sequence[Sequence[Any]], **more: Any) -> Path:
-    """Print the table and write results/<name>.json: {machine, command, header, rows, ...}."""
+    """Print the table and write results/<name>.json: {machine, command, header, rows, ...}.
+
+    Ends the process with status 1 when a bar is not held (`require`).
+    """
     print(markdown(header, rows))
     document = {
         "machine": machine(),
@@ -53,7 +57,21 @@ def write(name: str, command: str, header: Sequence[str], rows: Sequence[Sequenc
     }
     path = RESULTS / f"{name}.json"
     write_atomic(path, (json.dumps(document, indent=1) + "\n").encode())
+    if _BROKEN:
+        raise SystemExit(f"not held: {'; '.join(_BROKEN)}")
     return path
+
+
+def require(held: bool, bar: str) -> None:
+    """Note a bar that is not held: `write` ends the process with it, once the figures are written."""
+    if not held:
+        _BROKEN.append(bar)
+
+
+def with_interval(figure: Mapping[str, Any]) -> str:
+    """{value, ci95} in one cell."""
+    low, high = figure["ci95"]
+    return f"{figure['value']:.3g} ({low:.3g} to {high:.3g})"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -32,11 +32,11 @@ def seconds(command: list[str]) -> float:
 def main() -> None:
     bare = seconds([sys.executable, "-c", "pass"])
     rows = [[name, seconds(command), bound] for name, command, bound in CASES]
+    for name, taken, bound in rows:
+        record.require(taken <= bound, f"{name} within {bound} s")
     record.write(
         "startup", "python -m benchmarks.startup", ["what", "seconds", "bound"], [*rows, ["python -c pass", bare, ""]]
     )
-    if any(taken > bound for _, taken, bound in rows):
-        sys.exit("a bound is broken")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ def main() -> None:
             small = options.side < 128
             file = release(picture(options.side), Path(folder) / f"p{suffix}", origin=origin, native_size=small)
             row, trusted[container] = sweep(file.data, container, options.positions, options.flips, options.workers)
+            record.require(not trusted[container], f"no flip in a {container} file leaves trust")
             rows.append(row)
     header = ["format", "bytes", "untouched", "flips", "still trusted", "invalid", "absent", "valid"]
     record.write("tamper", command, header, rows, trusted=trusted)

@@ -229,6 +229,7 @@ OWN_MODEL = """
 import dataclasses
 from countermark.models import find
 SPEC = dataclasses.replace(find("dcgan"), name="mine", presets={"small": find("dcgan").presets["tiny"]})
+DETECTOR = dataclasses.replace(find("npr"), name="my_npr", presets={"small": find("npr").presets["tiny"]})
 open(WITNESS, "a").write("run ")
 """
 
@@ -245,6 +246,13 @@ def test_a_model_of_one_s_own_is_executed_only_when_its_user_names_it(
     assert (status, witness.exists()) == (2, False)
     assert "--model" in err
     assert call(capsys, "sample", out, "--out", tmp_path / "s", "--seeds", 1, "--model", f"{file}:SPEC")[0] == 0
+
+    against = ("--data", "digits", "--against", out, "--out", tmp_path / "detector", "--images", 64)
+    assert call(capsys, "train", f"{file}:DETECTOR", *against)[0] == 2
+    assert call(capsys, "train", f"{file}:DETECTOR", *against, "--against-model", f"{file}:SPEC")[0] == 0
+    asked = ("detect", "--detector", tmp_path / "detector", tmp_path / "s" / "seed0001.png")
+    assert call(capsys, *asked)[0] == 2
+    assert call(capsys, *asked, "--model", f"{file}:DETECTOR")[0] == 0
 
 
 def test_a_certificate_without_its_key_is_bad_use(

@@ -8,7 +8,8 @@ import torch
 from countermark.core.checkpoint import save_state
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import Image
-from countermark.forensics.detector import Detector, calibrate, network_sha256, re_encode, scores_and_features, to_input
+from countermark.core.pixels import to_tensor
+from countermark.forensics.detector import Detector, calibrate, network_sha256, re_encode, scores_and_features
 from countermark.models import find
 from countermark.training.run import document, settings_to_json, write_config
 from countermark.training.trained import load_run
@@ -27,7 +28,7 @@ def detector() -> Detector:
 
 
 def test_pictures_become_tensors_from_minus_one_to_one() -> None:
-    x = to_input(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1))
+    x = to_tensor(np.array([0, 255], np.uint8).reshape(1, 1, 2, 1))
     assert x.shape == (1, 1, 1, 2)
     assert x.flatten().tolist() == [-1.0, 1.0]
 

@@ -9,7 +9,7 @@ from countermark.core.errors import UsageError
 from countermark.core.media import Image
 from countermark.data.image import PictureSet, load
 from countermark.data.sources import open_source
-from countermark.jobs.detector import synthetic
+from countermark.jobs.detector import Opponent
 from countermark.jobs.evaluate import open_made
 from countermark.provenance.encode import encode
 
@@ -38,7 +38,7 @@ def as_set(images: np.ndarray) -> set[bytes]:
 
 @pytest.mark.parametrize("factor", [1, 2, 8])
 def test_enlarged_pictures_are_trained_against_as_they_were_made(tmp_path: Path, factor: int) -> None:
-    made = synthetic(folder_of(tmp_path / "made", samples(), factor), reals(), "detector")
+    made = Opponent(folder_of(tmp_path / "made", samples(), factor)).synthetic(reals(), "detector")
     assert made.shape[1:] == (SIZE, SIZE, 1)
     assert len(made) > 0
     assert as_set(made) <= as_set(samples())
@@ -48,17 +48,17 @@ def test_enlarged_pictures_are_trained_against_as_they_were_made(tmp_path: Path,
 def test_another_size_is_refused_and_both_sizes_are_named(tmp_path: Path, size: int) -> None:
     folder = folder_of(tmp_path / "made", samples(size=size))
     with pytest.raises(UsageError, match=rf"{size} x {size} px, the real ones are 16 x 16 px; give both") as caught:
-        synthetic(folder, reals(), "detector")
+        Opponent(folder).synthetic(reals(), "detector")
     assert "\n" not in str(caught.value)
 
 
 def test_grey_and_colour(tmp_path: Path) -> None:
     grey = folder_of(tmp_path / "grey", samples())
-    assert synthetic(grey, reals(channels=3), "detector").shape[3] == 3
+    assert Opponent(grey).synthetic(reals(channels=3), "detector").shape[3] == 3
     equal = folder_of(tmp_path / "equal", samples().repeat(3, axis=3))
-    assert as_set(synthetic(equal, reals(), "detector")) <= as_set(samples())
+    assert as_set(Opponent(equal).synthetic(reals(), "detector")) <= as_set(samples())
     with pytest.raises(UsageError, match="colour"):
-        synthetic(folder_of(tmp_path / "colour", samples(channels=3)), reals(), "detector")
+        Opponent(folder_of(tmp_path / "colour", samples(channels=3))).synthetic(reals(), "detector")
 
 
 def test_the_overview_beside_samples_is_left_out_and_no_other_grid(tmp_path: Path) -> None:
@@ -80,4 +80,4 @@ def test_the_overview_beside_samples_is_left_out_and_no_other_grid(tmp_path: Pat
 def test_detectors_train_against_a_released_folder_with_its_overview(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "made", samples(), 2)
     (folder / "grid.png").write_bytes(encode(Image(samples(1, 100)[0]), "png"))
-    assert len(synthetic(folder, reals(), "detector")) > 0
+    assert len(Opponent(folder).synthetic(reals(), "detector")) > 0

@@ -85,3 +85,10 @@ def test_a_key_that_does_not_belong_is_refused(home, tmp_path):
         keys.own_identity(chain, chain)
     with pytest.raises(CountermarkError, match="no such file"):
         keys.own_identity(tmp_path / "absent.pem", root_key)
+
+
+def test_a_trust_folder_that_is_none_is_one_line(home):
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "trust").write_text("not a folder")
+    with pytest.raises(CountermarkError, match=r"trust: cannot be read .*mend its permissions"):
+        keys.trust_list()

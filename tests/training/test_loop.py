@@ -8,9 +8,10 @@ from torch import nn
 
 from countermark.core import checkpoint
 from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.pixels import to_tensor, to_uint8
 from countermark.core.spec import Adam, Phase
 from countermark.training import loop
-from countermark.training.loop import Length, Trainer, to_tensor, to_uint8, train
+from countermark.training.loop import Length, Trainer, train
 from countermark.training.run import locked
 from tests.training.toy import SPEC, Noise
 

@@ -202,6 +202,7 @@ def _train(commands: Any) -> None:
     command.add_argument("--size", type=int, help="centre crop and resize the pictures to this side")
     command.add_argument("--from", dest="start", metavar="RUN", help="start from another run's weights")
     command.add_argument("--against", metavar="RUN|DIR", help="for a detector: where synthetic pictures come from")
+    command.add_argument("--against-model", metavar="FILE.py:SPEC", help="its model's file, if it is your own")
     command.add_argument("--metrics", type=_names, default=[], help="figures to follow: fd,kid,pr,dc")
     command.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the preset to change")
 
@@ -231,6 +232,7 @@ def _run_train(arguments: argparse.Namespace) -> None:
             size=arguments.size,
             start=arguments.start,
             against=arguments.against,
+            against_model=arguments.against_model,
             metrics=arguments.metrics,
             settings=arguments.settings,
             say=bar.say,
@@ -344,6 +346,7 @@ def _detect(commands: Any) -> None:
     command.add_argument(
         "--detector", action="append", default=[], metavar="RUN", help="a trained detector (may be given several times)"
     )
+    _add_model(command)
     command.add_argument("--heatmap", metavar="DIR", help="write a picture of where each detector found its evidence")
     _add_json(command)
 
@@ -351,7 +354,9 @@ def _detect(commands: Any) -> None:
 def _run_detect(arguments: argparse.Namespace) -> int:
     from countermark.jobs.detect import as_lines, detect_files
 
-    entries = detect_files(arguments.files, detectors=arguments.detector, heatmap=arguments.heatmap)
+    entries = detect_files(
+        arguments.files, detectors=arguments.detector, model=arguments.model, heatmap=arguments.heatmap
+    )
     return _show_entries(entries, arguments.json, as_lines)
 
 

@@ -20,6 +20,7 @@ from countermark.data.sources import Batch, Source
 from countermark.data.splits import SHARES, indices_of
 
 MAX_MEMORY_BYTES = 8 * 2**30
+COLOURS = 3
 MAX_UNREADABLE = 100  # after so many the rest is not tried: they may all have been made to take long
 T = TypeVar("T")
 
@@ -97,9 +98,9 @@ def load(source: Source, size: int) -> PictureSet:
 
     Raises CountermarkError for unreadable pictures, UsageError when the set would not fit into MAX_MEMORY_BYTES.
     """
-    if len(source) * size * size > MAX_MEMORY_BYTES:
+    if len(source) * size * size * COLOURS > MAX_MEMORY_BYTES:  # before decoding nobody knows which are grey
         raise UsageError(
-            f"data: {len(source)} pictures of {size} px take more than {MAX_MEMORY_BYTES // 2**30} GiB; "
+            f"data: {len(source)} pictures of {size} px may take more than {MAX_MEMORY_BYTES // 2**30} GiB; "
             "give fewer pictures or a smaller --size"
         )
 

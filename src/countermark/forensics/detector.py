@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import Image
+from countermark.core.pixels import to_tensor
 from countermark.core.spec import Settings
 from countermark.forensics.calibration import (
     Calibration,
@@ -62,12 +63,12 @@ class Detector:
             raise CountermarkError(f"detector {self.name}: its calibration is of other weights; calibrate it again")
 
     @staticmethod
-    def load(run: Path) -> Detector:
-        """The newest weights of a detector's run with their calibration.
+    def load(run: Path, model: str | None = None) -> Detector:
+        """The newest weights of a detector's run with their calibration; model: as `load_run` takes it.
 
         Raises UsageError when `run` is no run of a detector, CountermarkError when it is damaged or not calibrated.
         """
-        trained = load_run(Path(run))
+        trained = load_run(Path(run), model)
         if trained.spec.kind != "detect":
             raise UsageError(f"{run}: a run of {trained.spec.name}, which is no detector; give a run of npr")
         name = f"{trained.spec.name}@{Path(run).resolve().name}"
@@ -98,7 +99,7 @@ class Detector:
         network = cast(Network, self.network)
         with torch.inference_mode():
             self.network.eval()
-            maps = torch.einsum("nkhw,k->nhw", network.feature_maps(to_input(samples[None])), network.head.weight[0])
+            maps = torch.einsum("nkhw,k->nhw", network.feature_maps(to_tensor(samples[None])), network.head.weight[0])
             size = (image.height, image.width)
             return nn.functional.interpolate(maps[:, None], size=size, mode="bilinear")[0, 0].numpy()
 
@@ -217,11 +218,6 @@ def re_encode(images: np.ndarray, codec: str, quality: int) -> np.ndarray:
     return np.stack([re_encoded(samples, codec, quality) for samples in images])
 
 
-def to_input(images: np.ndarray) -> Tensor:
-    """uint8 [N,H,W,C] -> float32 [N,C,H,W] in [-1,1]."""
-    return torch.tensor(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
 def scores_and_features(network: nn.Module, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(logits [N], features [N,K]), float64, of uint8 pictures [N,H,W,C]; the network is left in eval mode."""
     network.eval()
@@ -229,7 +225,7 @@ def scores_and_features(network: nn.Module, images: np.ndarray) -> tuple[np.ndar
     batch = max(1, BATCH_PIXELS // (images.shape[1] * images.shape[2]))
     with torch.inference_mode():
         for start in range(0, len(images), batch):
-            seen = cast(Network, network).features(to_input(images[start : start + batch]))
+            seen = cast(Network, network).features(to_tensor(images[start : start + batch]))
             features.append(seen.double().numpy())
             scores.append(cast(Network, network).head(seen).squeeze(1).double().numpy())
     return np.concatenate(scores), np.concatenate(features)

@@ -24,16 +24,15 @@ from countermark.data.sources import open_source
 from countermark.forensics.detector import Detector
 from countermark.jobs import report
 from countermark.jobs.detect import detect_files
-from countermark.jobs.detector import synthetic
+from countermark.jobs.detector import Opponent
 from countermark.jobs.evaluate import evaluate
 from countermark.jobs.sample import sample
 from countermark.jobs.train import Progress, train_model
 from countermark.jobs.watch import features_of
-from countermark.metrics.detection import auc
+from countermark.metrics import detection
 from countermark.perception.own import Own
 from countermark.provenance.encode import encode, roundtrip
 from countermark.provenance.verify import verify
-from countermark.training.loop import to_uint8
 from countermark.training.run import check_writable
 from countermark.training.trained import load_run
 
@@ -42,8 +41,8 @@ MODEL = "dcgan:mnist32"
 DETECTOR = "npr:small32"
 NUM_RELEASED = 64
 NUM_JUDGED = 1000
+SURE = 0.9  # the confidence from which on a classifier is said to recognise a sample
 JPEG_QUALITY = 90  # both sides of the detector's test
-FIRST_JUDGED_SEED = 6 * 10**6
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
         "verdicts": verdicts,
         "quality": quality,
         "seconds": round(time.monotonic() - started),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": f"{platform.machine()}, one thread, torch {torch.__version__}",
         "date": time.strftime("%Y-%m-%d"),
         "minutes": minutes,
     }
@@ -115,19 +114,24 @@ def verify_marks(paths: list[Path], as_jpeg: Path, folder: Path) -> dict[str, An
 
 
 def judge(detector_run: Path, run: Path, pictures: PictureSet) -> dict[str, Any]:
-    """The detector on pictures that it never saw, real and synthetic, both as JPEG of one quality."""
+    """The detector on pictures that it never saw, real and synthetic, both as JPEG of one quality.
+
+    auc, and the share of real pictures called synthetic that was `seen`, are {value, ci95}.
+    """
     detector = Detector.load(detector_run)
-    sides = {"real": pictures.part("test").images, "synthetic": synthetic(run, pictures, "test")}
+    sides = {"real": pictures.part("test").images, "synthetic": Opponent(run).synthetic(pictures, "test")}
     judgements = {side: detector.judge([_as_jpeg(samples) for samples in images]) for side, images in sides.items()}
-    scores = {side: np.array([j.p_synthetic for j in found], float) for side, found in judgements.items()}
-    counts = {side: dict(Counter(j.verdict for j in found)) for side, found in judgements.items()}
-    num_real = len(judgements["real"])
+    num = {side: len(found) for side, found in judgements.items()}
+    everyone = [judgement for found in judgements.values() for judgement in found]
+    is_synthetic = np.repeat([0, 1], [*num.values()])
+    scores = np.array([judgement.p_synthetic for judgement in everyone], float)
+    called = np.array([judgement.verdict == "synthetic" for judgement in everyone], float)
     return {
-        "auc": auc(np.concatenate([*scores.values()]), np.repeat([0, 1], [len(found) for found in scores.values()])),
+        "auc": detection.report(scores, is_synthetic)["auc"],
         "asked": detector.calibration.false_positive_rate,
-        "seen": counts["real"].get("synthetic", 0) / num_real,
-        "counts": counts,
-        "num": {side: len(found) for side, found in judgements.items()},
+        "seen": detection.report(called, is_synthetic)["false_positive_rate"],
+        "counts": {side: dict(Counter(j.verdict for j in found)) for side, found in judgements.items()},
+        "num": num,
         "jpeg_quality": JPEG_QUALITY,
     }
 
@@ -140,13 +144,14 @@ def class_quality(run: Path, pictures: PictureSet) -> dict[str, Any]:
     """What a classifier that never saw the generator's pictures thinks of unmarked samples."""
     classifier = features_of(pictures, "own")
     assert isinstance(classifier, Own)
-    fakes = to_uint8(load_run(run).sample(range(FIRST_JUDGED_SEED, FIRST_JUDGED_SEED + NUM_JUDGED)))
-    probabilities = classifier.probabilities(fakes)
+    probabilities = classifier.probabilities(load_run(run).measured("classify", NUM_JUDGED))
     test = pictures.part("test")
     accuracy = float((classifier.probabilities(test.images).argmax(1) == test.classes).mean())
     shares = np.bincount(probabilities.argmax(1), minlength=pictures.num_classes) / NUM_JUDGED
     return {
-        "confident": float((probabilities.max(1) >= 0.9).mean()),
+        "num_judged": NUM_JUDGED,
+        "sure": SURE,
+        "confident": float((probabilities.max(1) >= SURE).mean()),
         "class_shares": shares.tolist(),
         "classifier_accuracy": accuracy,
     }

@@ -12,12 +12,13 @@ from countermark.training.run import check_writable
 
 
 def detect_files(
-    files: Sequence[str], *, detectors: Sequence[str] = (), heatmap: str | None = None
+    files: Sequence[str], *, detectors: Sequence[str] = (), model: str | None = None, heatmap: str | None = None
 ) -> list[dict[str, Any]]:
-    """An entry a file, in the shape of `detect --json`. detectors: runs of trained detectors."""
+    """An entry a file, in the shape of `detect --json`. detectors: runs of trained detectors; model: FILE.py:SPEC
+    for those of a model of the user's own."""
     if heatmap is not None:
         check_writable(Path(heatmap))
-    loaded = [Detector.load(Path(run)) for run in detectors]
+    loaded = [Detector.load(Path(run), model) for run in detectors]
     return [detect(file, loaded, heatmap) for file in files]
 
 

@@ -16,38 +16,42 @@ from countermark.forensics.detector import calibrate as calibrate_network
 from countermark.forensics.native import as_grey, cell_means, repetition_factor
 from countermark.forensics.pairs import FormatMatchedPairs
 from countermark.jobs.evaluate import open_made
-from countermark.training.loop import to_uint8
+from countermark.training.run import is_run
 from countermark.training.trained import load_run
 
-# Seeds of a generator's pictures, apart for every use, and far from those that people sample.
-FIRST_SEED = {"detector": 10**6, "calibration": 2 * 10**6, "test": 3 * 10**6}
 FAKES_PER_REAL = {"detector": 2, "calibration": 2, "test": 1}
 
 
-def native_size(against: str | Path, data_size: int) -> int:
-    """The size to train at: the generator's, or the pictures' own, for a resize wipes out what a detector reads."""
-    if (Path(against) / "config.json").is_file():
-        return load_run(Path(against)).settings.size
-    return data_size
+class Opponent:
+    """What a detector trains against, named by `place`: a run, which is sampled, or a folder of synthetic pictures.
 
-
-def synthetic(against: str | Path, pictures: PictureSet, part: str) -> np.ndarray:
-    """Synthetic pictures uint8 [N,H,W,C], in memory, of the size and channels of `pictures`.
-
-    From a run they are sampled, unmarked, with seeds of their own for every part; from a folder they are split like any
-    set, at the size at which they were made. Raises UsageError when they are of another size or colour.
+    model: FILE.py:SPEC for a run of a model of the user's own. Raises UsageError and CountermarkError as `load_run`.
     """
-    if not (Path(against) / "config.json").is_file():
-        return _from_folder(against, pictures).part(part).images
-    trained = load_run(Path(against))
-    made, wanted = (trained.settings.size, trained.settings.channels), (pictures.size, pictures.channels)
-    if made != wanted:
-        raise UsageError(
-            f"against: {against} makes pictures of {made[0]} px and {made[1]} channels, the detector is for "
-            f"{wanted[0]} px and {wanted[1]}; choose another preset"
-        )
-    num = FAKES_PER_REAL[part] * len(pictures.part(part).images)
-    return to_uint8(trained.sample(range(FIRST_SEED[part], FIRST_SEED[part] + num)))
+
+    def __init__(self, place: str | Path, model: str | None = None) -> None:
+        self.place = place
+        self.trained = load_run(Path(place), model) if is_run(Path(place)) else None
+
+    def native_size(self, data_size: int) -> int:
+        """The size to train at: the generator's, or the pictures' own, for a resize wipes out what a detector reads."""
+        return self.trained.settings.size if self.trained else data_size
+
+    def synthetic(self, pictures: PictureSet, part: str) -> np.ndarray:
+        """Synthetic pictures uint8 [N,H,W,C], in memory, of the size and channels of `pictures`.
+
+        From a run they are sampled, unmarked, with seeds of their own for every part; from a folder they are split like
+        any set, at the size at which they were made. Raises UsageError when they are of another size or colour.
+        """
+        if self.trained is None:
+            return _from_folder(self.place, pictures).part(part).images
+        settings = self.trained.settings
+        made, wanted = (settings.size, settings.channels), (pictures.size, pictures.channels)
+        if made != wanted:
+            raise UsageError(
+                f"against: {self.place} makes pictures of {made[0]} px and {made[1]} channels, the detector is for "
+                f"{wanted[0]} px and {wanted[1]}; choose another preset"
+            )
+        return self.trained.measured(part, FAKES_PER_REAL[part] * len(pictures.part(part).images))
 
 
 class _Native:
@@ -95,13 +99,13 @@ def _from_folder(against: str | Path, pictures: PictureSet) -> PictureSet:
     return replace(made, images=images)
 
 
-def batches(against: str | Path, pictures: PictureSet, seed: int) -> FormatMatchedPairs:
+def batches(opponent: Opponent, pictures: PictureSet, seed: int) -> FormatMatchedPairs:
     """The detector part of the real pictures against synthetic ones, both through the same codecs."""
-    return FormatMatchedPairs(pictures.part("detector").images, synthetic(against, pictures, "detector"), seed=seed)
+    return FormatMatchedPairs(pictures.part("detector").images, opponent.synthetic(pictures, "detector"), seed=seed)
 
 
-def calibrate(run: Path, against: str | Path, pictures: PictureSet) -> None:
+def calibrate(run: Path, opponent: Opponent, pictures: PictureSet, model: str | None = None) -> None:
     """Calibrate the newest weights of a detector's run on the calibration part, and keep that in the run."""
-    trained = load_run(run)
-    reals, fakes = pictures.part("calibration").images, synthetic(against, pictures, "calibration")
+    trained = load_run(run, model)
+    reals, fakes = pictures.part("calibration").images, opponent.synthetic(pictures, "calibration")
     Calibration.save(calibrate_network(trained.networks["F"], trained.settings, reals, fakes), run)

@@ -13,10 +13,8 @@ from countermark.data.sources import FolderSource, Source, open_source
 from countermark.data.splits import SHARES
 from countermark.jobs.watch import features_of
 from countermark.metrics.distribution import compare
-from countermark.training.loop import to_uint8
-from countermark.training.trained import load_run
-
-FIRST_SEED = 5 * 10**6
+from countermark.training.run import is_run
+from countermark.training.trained import NUM_MEASURED, load_run
 
 
 def evaluate(
@@ -37,13 +35,13 @@ def evaluate(
     """
     if part not in (*SHARES, "all"):
         raise UsageError(f"part: {part!r} is none of {named((*SHARES, 'all'))}")
-    if not 12 <= num <= 10**6:
+    if not 12 <= num <= NUM_MEASURED:
         raise UsageError(f"num: {num} is not between 12 and a million")
     source = open_source(data)
-    if (Path(made) / "config.json").is_file():
+    if is_run(Path(made)):
         trained = load_run(Path(made), model)
         pictures = load(source, trained.settings.size)
-        fakes = to_uint8(trained.sample(range(FIRST_SEED, FIRST_SEED + num)))
+        fakes = trained.measured("evaluate", num)
         fake = f"{num} samples of run {trained.run_id} after {trained.nimg} images"
     else:
         pictures = load(source, inspect(source).common_size())

@@ -9,11 +9,11 @@ from typing import Any
 
 from countermark.core.errors import UsageError
 from countermark.core.media import SUFFIXES, Image
+from countermark.core.pixels import to_uint8
 from countermark.jobs.watch import release_grid
 from countermark.provenance import settings
 from countermark.provenance.release import Origin, release
-from countermark.training.loop import to_uint8
-from countermark.training.run import check_writable
+from countermark.training.run import check_writable, is_run
 from countermark.training.trained import BATCH, load_run
 
 MAX_GRID = 100
@@ -51,7 +51,7 @@ def sample(
         policy = dataclasses.replace(policy, certificate=_path(certificate), key=_path(key))
     folder = Path(out)
     check_writable(folder)
-    if (folder / "config.json").exists():
+    if is_run(folder):
         raise UsageError(f"out: {folder} is a run; choose another folder for its pictures")
     released = []
     for start in track(range(0, len(seeds), BATCH), "sampling", -(-len(seeds) // BATCH)):

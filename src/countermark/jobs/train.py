@@ -41,6 +41,7 @@ def train_model(
     size: int | None = None,
     start: str | Path | None = None,
     against: str | Path | None = None,
+    against_model: str | None = None,
     metrics: Sequence[str] = (),
     settings: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
@@ -49,7 +50,8 @@ def train_model(
     """Train `model` (NAME, NAME:PRESET or FILE.py:SPEC) on `data` in the folder `out`; returns the last state.
 
     images or minutes: the length (neither: the preset's own). size: centre crop and resize the pictures to this side.
-    start: a run whose weights to start from. against: for a detector, a run or a folder of synthetic pictures.
+    start: a run whose weights to start from. against: for a detector, a run or a folder of synthetic pictures;
+    against_model: FILE.py:SPEC when that run is of a model of the user's own.
     metrics: figures to follow through training ('fd', 'kid', ...). settings: `name=value` overrides.
     The same call again resumes. Raises UsageError and CountermarkError, one line each.
     """
@@ -68,12 +70,13 @@ def train_model(
         raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
     folder = Path(out)
     check_writable(folder)
-    preset, chosen, pictures = _choose(spec, preset, open_source(data), size, against, settings)
+    opponent = None if against is None else detector.Opponent(against, against_model)
+    preset, chosen, pictures = _choose(spec, preset, open_source(data), size, opponent, settings)
     batches: Batches
-    if against is None:
+    if opponent is None:
         batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
     else:
-        batches, what = detector.batches(against, pictures, seed), f"the detector part, against {against},"
+        batches, what = detector.batches(opponent, pictures, seed), f"the detector part, against {against},"
     trainer = _trainer(spec, chosen, batches, seed)
     config = document(
         {
@@ -93,21 +96,26 @@ def train_model(
     watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
     length = length or Length(nimg=chosen.total_nimg)
     last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
-    if against is not None:
-        detector.calibrate(folder, against, pictures)
+    if opponent is not None:
+        detector.calibrate(folder, opponent, pictures, model if is_file(model) else None)
     return last
 
 
 def _choose(
-    spec: Spec, preset: str | None, source: Source, size: int | None, against: str | Path | None, words: Sequence[str]
+    spec: Spec,
+    preset: str | None,
+    source: Source,
+    size: int | None,
+    opponent: detector.Opponent | None,
+    words: Sequence[str],
 ) -> tuple[str, Settings, PictureSet]:
     """The preset's name, its settings with the data's channels and classes and the user's words, and the pictures."""
     data_size = size or inspect(source).common_size()
-    if against is not None:
-        data_size = size or detector.native_size(against, data_size)
+    if opponent is not None:
+        data_size = size or opponent.native_size(data_size)
     preset = preset or _fitting_preset(spec, data_size, source.read(0)[0].channels)
     chosen = spec.presets[preset]
-    if against is not None or size is not None:
+    if opponent is not None or size is not None:
         chosen = dataclasses.replace(chosen, size=data_size)
     chosen = overrides.apply(chosen, [word for word in words if word.startswith("size=")])
     pictures = load(source, chosen.size)

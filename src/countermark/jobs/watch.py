@@ -11,17 +11,17 @@ import numpy as np
 
 from countermark.core.errors import CountermarkError
 from countermark.core.media import Image
+from countermark.core.pixels import to_uint8
 from countermark.core.spec import Settings, Spec
 from countermark.data.image import PictureSet
 from countermark.metrics.distribution import compare
 from countermark.perception.features import Features, load_features
 from countermark.provenance.release import Origin, release
-from countermark.training.loop import Trainer, to_uint8
+from countermark.training.loop import Trainer
 from countermark.training.trained import Trained
 
 GRID_SEEDS = tuple(range(64))
 NUM_FAKE = 500
-FIRST_FAKE_SEED = 4 * 10**6
 
 
 class Watch:
@@ -53,8 +53,8 @@ class Watch:
             release_grid(trained, seeds, grid_classes(trained, len(seeds)), path)
         if self.features is None:
             return {}
-        fakes = to_uint8(trained.sample(range(FIRST_FAKE_SEED, FIRST_FAKE_SEED + NUM_FAKE)))
-        found = compare(self.reals, self.features(fakes), self.metrics, self.features.name, self.features.resize)
+        fakes = self.features(trained.measured("watch", NUM_FAKE))
+        found = compare(self.reals, fakes, self.metrics, self.features.name, self.features.resize)
         return {f"metrics/{name}": figure["value"] for name, figure in found.items() if isinstance(figure, dict)}
 
 

@@ -17,8 +17,8 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import sniff
 from countermark.provenance import keys, seal
 from countermark.provenance.containers import Malformed
+from countermark.provenance.payload import KINDS
 
-KINDS = ("made", "edited", "protected")
 SYSTEM = "Countermark"
 GENERATION = "org.countermark.generation"
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"

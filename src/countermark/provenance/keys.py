@@ -86,11 +86,16 @@ def own_identity(certificate: Path, key: Path) -> Identity:
 def trust_list() -> str:
     """The PEM roots that make a signature trusted: the installation's own, and every home()/trust/*.pem.
 
-    Raises CountermarkError for a file there that holds no certificate.
+    Raises CountermarkError for a folder that cannot be read and for a file there that holds no certificate.
     """
     own = existing_installation()
     roots = [own.root] if own else []
-    for path in sorted((home() / "trust").glob("*.pem")):
+    folder = home() / "trust"
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".pem")) if folder.exists() else []
+    except OSError as error:  # to go on without it would call trusted files strangers'
+        raise CountermarkError(f"{folder}: cannot be read ({error.strerror}); mend its permissions") from error
+    for path in (folder / name for name in names):
         pem = read_bounded(path, _MAX_PEM_BYTES)
         _certificates(pem, path)
         roots.append(pem.decode("ascii", "replace"))

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from countermark.core import checkpoint
 from countermark.core.errors import CountermarkError
 from countermark.core.files import sweep
+from countermark.core.pixels import to_tensor
 from countermark.core.seeds import derive, generator
 from countermark.core.spec import Phase, Settings, Spec, Step, at
 from countermark.data.sources import Batches
@@ -293,16 +293,6 @@ class _Session:
         checkpoint.prune_states(self.folder, KEPT_STATES)
         self.state_written = time.monotonic()
         return path
-
-
-def to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 [N,H,W,C] to float32 [N,C,H,W] in [-1,1]."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """float [N,C,H,W] in [-1,1] (clipped) to uint8 [N,H,W,C]."""
-    return (images.float() * 127.5 + 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:

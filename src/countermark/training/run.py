@@ -116,9 +116,14 @@ def _refuse_foreign(folder: Path) -> None:
         raise UsageError(f"out: {folder} holds files that are not a run ({strangers[0]}, ...); choose a new folder")
 
 
+def is_run(folder: Path) -> bool:
+    """Whether the folder holds a run."""
+    return (folder / "config.json").is_file()
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The config of a run. Raises UsageError when the folder holds none, CountermarkError when it is damaged."""
-    if not (folder / "config.json").is_file():
+    if not is_run(folder):
         raise UsageError(
             f"{folder} is not a run (no config.json); make one with: countermark train MODEL --out {folder}"
         )

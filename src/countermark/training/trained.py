@@ -6,17 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from countermark.core import checkpoint
 from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.pixels import to_uint8
 from countermark.core.seeds import generator, latents
 from countermark.core.spec import Settings, Spec
+from countermark.core.text import printable
 from countermark.models import find, is_file
 from countermark.training.run import newest_state, read_config, run_id, settings_from_json
 
 BATCH = 64
+# Samples that are measured and never shown: a million seeds for each use, far from those that people sample.
+MEASURED = ("detector", "calibration", "test", "watch", "evaluate", "classify")
+NUM_MEASURED = 10**6
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class Trained:
         ]
         return torch.cat(parts).float()
 
+    def measured(self, use: str, num: int) -> np.ndarray:
+        """`num` unmarked samples uint8 [N,H,W,C] that stay in memory, from the seeds of one use of MEASURED."""
+        first = NUM_MEASURED * (1 + MEASURED.index(use))
+        return to_uint8(self.sample(range(first, first + num)))
+
     def conditions(self, seeds: Sequence[int], classes: Sequence[int] | None) -> Tensor | None:
         """One-hot classes [N,num_classes], or None for a model without classes."""
         num_classes = self.settings.num_classes
@@ -68,16 +79,18 @@ class Trained:
 def load_run(folder: Path, model: str | None = None) -> Trained:
     """The newest state of a run, ready to use.
 
-    model: the user's own file, for a run of one; a run is data from outside, so what it names is never executed.
+    model: the user's own file, for a run of one (others do without): a run is data from outside, so what it names is
+    never executed.
     Raises UsageError when the folder is no run or holds no state yet, CountermarkError when it is damaged.
     """
     config = read_config(Path(folder))
     state = newest_state(Path(folder))
     if state is None:
         raise UsageError(f"{folder} holds no state yet; train it first")
-    if model is None and is_file(config["model"]):
-        raise UsageError(f"{folder} is of a model in a file; name the file yourself: --model {config['model']}")
-    spec = find(model or config["model"])
+    name = config["model"]
+    if is_file(name) and model is None:
+        raise UsageError(f"{folder} is of a model in a file; name the file yourself: --model {printable(name)}")
+    spec = find(model if model and is_file(name) else name)
     try:
         settings = settings_from_json(type(next(iter(spec.presets.values()))), config["settings"])
         with torch.device("meta"):  # shapes without memory: a stranger's run may claim networks of any size
