@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,18 @@ def test_time_ends_a_training_too(tmp_path: Path) -> None:
     last = train(trainer(), tmp_path, Length(seconds=0.5), snapshot=lambda t, mark: marks.append(mark) or {})
     assert last.exists()
     assert marks == sorted(set(marks))
+    assert marks[-1] == loop.NUM_MARKS
+
+
+@pytest.mark.parametrize("tick_s", [0.07, 0.11, 0.13, 0.3])
+def test_the_last_mark_comes_however_the_clock_ticks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tick_s: float
+) -> None:
+    """A clock that goes on with every look at it must not pass the end unseen, between a mark and the loop's end."""
+    ticks = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: tick_s * next(ticks))
+    marks = []
+    train(trainer(), tmp_path, Length(seconds=5), snapshot=lambda t, mark: marks.append(mark) or {})
     assert marks[-1] == loop.NUM_MARKS
 
 

@@ -26,7 +26,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], 
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(series) > 1:
+    if len(axes.lines) > 1:
         axes.legend(fontsize=8, frameon=False)
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):

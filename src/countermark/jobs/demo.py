@@ -124,7 +124,8 @@ def judge(detector_run: Path, run: Path, pictures: PictureSet) -> dict[str, Any]
     num = {side: len(found) for side, found in judgements.items()}
     everyone = [judgement for found in judgements.values() for judgement in found]
     is_synthetic = np.repeat([0, 1], [*num.values()])
-    scores = np.array([judgement.p_synthetic for judgement in everyone], float)
+    # A picture that the detector will not score speaks for neither side.
+    scores = np.array([0.5 if judgement.p_synthetic is None else judgement.p_synthetic for judgement in everyone])
     called = np.array([judgement.verdict == "synthetic" for judgement in everyone], float)
     return {
         "auc": detection.report(scores, is_synthetic)["auc"],

@@ -124,7 +124,9 @@ def _connected(*, create: bool) -> Iterator[sqlite3.Connection]:
     if create:
         place.parent.mkdir(parents=True, exist_ok=True)
     mode = "rwc" if create else "ro"
-    connection = sqlite3.connect(f"{place.absolute().as_uri()}?mode={mode}", _WAIT_S, isolation_level=None, uri=True)
+    connection = sqlite3.connect(
+        f"{place.absolute().as_uri()}?mode={mode}", timeout=_WAIT_S, isolation_level=None, uri=True
+    )
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):

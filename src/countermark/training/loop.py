@@ -245,18 +245,16 @@ class _Session:
     def elapsed_s(self) -> float:
         return self.earlier_s + time.monotonic() - self.started
 
-    @property
-    def fraction(self) -> float:
-        return self.length.fraction(self.trainer.nimg, self.elapsed_s)
-
     def run(self) -> Path:
-        mark = int(self.fraction * NUM_MARKS)
+        fraction = self._fraction()
+        mark = int(fraction * NUM_MARKS)
         if self.trainer.nimg == 0:
             self._take_snapshot(0)
-        while self.fraction < 1:
+        while fraction < 1:
             self.trainer.advance(self.length.nimg)
-            self._report()
-            if (now := min(int(self.fraction * NUM_MARKS), NUM_MARKS)) > mark:
+            fraction = self._fraction()  # read once: the clock may not pass the end between a mark and the loop's end
+            self._report(fraction)
+            if (now := min(int(fraction * NUM_MARKS), NUM_MARKS)) > mark:
                 mark = now
                 self._take_snapshot(mark)
                 self._write_state()
@@ -264,7 +262,10 @@ class _Session:
                 self._write_state()
         return self._write_state()
 
-    def _report(self) -> None:
+    def _fraction(self) -> float:
+        return self.length.fraction(self.trainer.nimg, self.elapsed_s)
+
+    def _report(self, fraction: float) -> None:
         means = {}
         if self.trainer.iteration % REPORT_EVERY == 0:
             means = self.trainer.means()
@@ -272,7 +273,7 @@ class _Session:
             self.timing.append({"nimg": self.trainer.nimg, "elapsed_s": round(self.elapsed_s, 3)})
             self.board.scalars(means, self.trainer.nimg)
         if self.progress is not None:
-            self.progress(self.trainer, self.fraction, means)
+            self.progress(self.trainer, fraction, means)
 
     def _take_snapshot(self, mark: int) -> None:
         if self.snapshot is None:
