@@ -7,7 +7,8 @@ import pytest
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import sha256_hex
 from countermark.data.image import PictureSet, Shuffled, inspect, load
-from countermark.data.sources import ArraySource, open_source
+from countermark.data.packaged import ArraySource
+from countermark.data.sources import open_source
 from countermark.data.splits import SHARES, indices_of, part_of
 
 

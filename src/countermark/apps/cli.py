@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   countermark train npr --data mnist5k --against runs/digits --out runs/detector --images 40000
   countermark detect --detector runs/detector picture.png
 """
+SOURCE_HELP = "a folder, a zip, or a packaged set (digits, mnist5k, avatars, emoji)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,7 +174,7 @@ def _run_models(arguments: argparse.Namespace) -> None:
 
 def _data(commands: Any) -> None:
     command = _command(commands, "data", _run_data, "inspect a source of pictures", "data my_photos/")
-    command.add_argument("source", help="a folder, a zip, or a packaged set (digits, mnist5k)")
+    command.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
     _add_json(command)
 
 
@@ -194,7 +195,7 @@ def _train(commands: Any) -> None:
         commands, "train", _run_train, text, "train dcgan:mnist32 --data mnist5k --out runs/digits lr=1e-4"
     )
     command.add_argument("model", help="MODEL, MODEL:PRESET, or my_model.py:SPEC (see: countermark models)")
-    command.add_argument("--data", required=True, help="a folder, a zip, or a packaged set (digits, mnist5k)")
+    command.add_argument("--data", required=True, metavar="SOURCE", help=SOURCE_HELP)
     command.add_argument("--out", required=True, help="the run's folder")
     command.add_argument("--images", type=_count, help="stop after so many real images shown")
     command.add_argument("--minutes", type=float, help="stop after so many minutes of training")

