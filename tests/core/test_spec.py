@@ -1,8 +1,9 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from countermark.core.spec import Schedule, at
+from countermark.core.spec import RMSprop, Schedule, at
 
 
 @pytest.mark.parametrize(("nimg", "value"), [(-5, 2.0), (0, 2.0), (50, 1.0), (100, 0.0), (10**9, 0.0)])
@@ -21,3 +22,20 @@ def test_schedules_move_one_way(start: float, end: float, one: int, other: int) 
     schedule = Schedule(start, end, 10**6)
     early, late = sorted((one, other))
     assert abs(schedule.at(late) - end) <= abs(schedule.at(early) - end) + 1e-9
+
+
+def test_rmsprop_by_hand() -> None:
+    """Two steps of x <- x - lr g / (sqrt(v) + eps), v <- alpha v + (1 - alpha) g^2, on the loss x^2."""
+    x = torch.nn.Parameter(torch.tensor(3.0))
+    recipe = RMSprop(lr=Schedule(0.1, 0.0, 10, "linear"), alpha=0.9)
+    optimiser = recipe.build([x])
+    by_hand, v = 3.0, 0.0
+    for nimg in (0, 5):
+        optimiser.param_groups[0].update(recipe.options(nimg))
+        optimiser.zero_grad()
+        x.square().backward()
+        optimiser.step()
+        gradient = 2 * by_hand
+        v = 0.9 * v + 0.1 * gradient**2
+        by_hand -= 0.1 * (1 - nimg / 10) * gradient / (v**0.5 + 1e-8)
+        assert x.item() == pytest.approx(by_hand, rel=1e-5)

@@ -69,7 +69,22 @@ class SGD:
         return {"lr": at(self.lr, nimg), "momentum": at(self.momentum, nimg)}
 
 
-Optimiser = Adam | SGD
+@dataclass(frozen=True)
+class RMSprop:
+    """RMSprop (Tieleman and Hinton 2012): the gradient over the root of its squares' running mean, of decay `alpha`."""
+
+    lr: Scheduled
+    alpha: Scheduled = 0.99
+    eps: float = 1e-8
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.RMSprop(parameters, **self.options(0), eps=self.eps)
+
+    def options(self, nimg: int) -> dict:
+        return {"lr": at(self.lr, nimg), "alpha": at(self.alpha, nimg)}
+
+
+Optimiser = Adam | SGD | RMSprop
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -314,7 +314,7 @@ def _flatten(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of an optimiser by `<parameter number>.<name>`; every entry of torch's Adam and SGD is a tensor."""
+    """The state of an optimiser by `<parameter number>.<name>`; all entries of Adam, SGD and RMSprop are tensors."""
     state = optimiser.state_dict()["state"]
     return {f"{i}.{key}": value for i, entry in state.items() for key, value in entry.items() if value is not None}
 
