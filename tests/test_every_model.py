@@ -22,6 +22,9 @@ from countermark.models import SPECS
 GOLDEN = Path(__file__).parent / "golden" / "every_model.json"
 NUM = 4
 
+# A constant added to a critic cancels in its loss, but the published networks have it.
+CANCELLED = {"wgan_gp": {"D": {"linear.bias"}}}
+
 every_model = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 
 
@@ -87,7 +90,9 @@ def test_every_parameter_gets_a_gradient_from_its_own_phases_only(spec: Spec) ->
             found = {key for key, p in network.named_parameters() if p.grad is not None and p.grad.any()}
             assert name == phase.network or not found, f"{phase.label} leaves gradients in {name}"
             reached[name] |= found
-    assert reached == {name: {key for key, _ in network.named_parameters()} for name, network in networks.items()}
+    for name, network in networks.items():
+        cancelled = CANCELLED.get(spec.name, {}).get(name, set())
+        assert reached[name] == {key for key, _ in network.named_parameters()} - cancelled
 
 
 @every_model

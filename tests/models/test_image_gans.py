@@ -9,7 +9,7 @@ import torch
 from countermark.core.errors import UsageError
 from countermark.core.spec import Schedule, Settings, Spec, at
 from countermark.models import find
-from countermark.models.image import dcgan, gan, r3gan
+from countermark.models.image import dcgan, gan, r3gan, wgan, wgan_gp
 
 # From the papers' official implementations.
 PARAMETERS = {
@@ -19,6 +19,10 @@ PARAMETERS = {
     ("r3gan", "ffhq256"): (23_057_952, 23_009_568),
     ("r3gan", "imagenet32"): (82_914_304, 86_548_992),
     ("r3gan", "imagenet64"): (103_570_432, 107_205_120),
+    ("wgan", "lsun64"): (3_576_704, 2_765_568),  # DCGAN's
+    # By hand: linear layer, three blocks, output; the critic's blocks 1, 2, 3 and 4, output.
+    ("wgan_gp", "cifar10"): (264_192 + 3 * 312_192 + 3_715, 151_680 + 311_680 + 2 * 295_168 + 129),
+    ("wgan_gp", "sngan32"): (4_276_739, 1_055_879),  # StudioGAN's WGAN-GP for CIFAR-10
     # G 100-1200-1200-784; D two maxout layers of 240 units with 5 pieces, one output: counted by hand.
     ("gan", "mnist"): (101 * 1200 + 1201 * 1200 + 1201 * 784, 785 * 1200 + 241 * 1200 + 241),
 }
@@ -33,13 +37,16 @@ def test_parameter_counts_of_the_papers(model: str, preset: str) -> None:
     assert counts == PARAMETERS[model, preset]
 
 
-GANS: tuple[Spec, ...] = (gan.SPEC, dcgan.SPEC, r3gan.SPEC)
+GANS: tuple[Spec, ...] = (gan.SPEC, dcgan.SPEC, wgan.SPEC, wgan_gp.SPEC, r3gan.SPEC)
 
 
 def _at_size(settings: Settings, size: int, **other: int) -> Settings:
     if isinstance(settings, r3gan.R3GANSettings):
         num = int(math.log2(size)) - 1
         other |= {"widths": (16,) * num, "cardinalities": (2,) * num, "blocks": (1,) * num}  # type: ignore[dict-item]
+    if isinstance(settings, wgan_gp.WGANGPSettings):
+        widths = (16,) * (int(math.log2(size)) - 1)
+        other |= {"widths_g": widths, "widths_d": widths}  # type: ignore[dict-item]
     return dataclasses.replace(settings, size=size, **other)  # type: ignore[arg-type]
 
 

@@ -33,7 +33,7 @@ def one_centred(D: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, g
     per sample from `generator`; the norm is per sample too. x_real and x_fake [N,...] are taken as constants.
     """
     alpha = torch.rand(len(x_real), generator=generator).to(x_real).view(-1, *[1] * (x_real.ndim - 1))
-    x = torch.lerp(x_fake.detach(), x_real.detach(), alpha).requires_grad_()
+    x = torch.lerp(x_fake.detach().to(x_real), x_real.detach(), alpha).requires_grad_()  # fakes may come as bfloat16
     return (torch.linalg.vector_norm(_input_gradient(D(x), x), dim=1) - 1).square()
 
 

@@ -15,8 +15,10 @@ from countermark.models.detect.npr import SPEC as NPR
 from countermark.models.image.dcgan import SPEC as DCGAN
 from countermark.models.image.gan import SPEC as GAN
 from countermark.models.image.r3gan import SPEC as R3GAN
+from countermark.models.image.wgan import SPEC as WGAN
+from countermark.models.image.wgan_gp import SPEC as WGAN_GP
 
-SPECS: tuple[Spec, ...] = (GAN, DCGAN, R3GAN, NPR)
+SPECS: tuple[Spec, ...] = (GAN, DCGAN, WGAN, WGAN_GP, R3GAN, NPR)
 _OWN_FILE = re.compile(r"(.+\.py)(?::(\w*))?")
 
 
