@@ -94,6 +94,8 @@ class Settings:
     size: side of the square pictures in pixels. batch: real images shown per iteration, in `accumulate` equal parts.
     ema_halflife_nimg: half-life in images of the averaged networks; 0 keeps no average.
     bf16: autocast to bfloat16. channels_last: memory order of weights and pictures.
+    augment: the set of transformations through which D sees pictures (nn/augmentation.py), "" for none.
+    augment_p: their probability; None lets it follow how D does on reals.
     """
 
     size: int
@@ -105,6 +107,8 @@ class Settings:
     ema_halflife_nimg: Scheduled = 0
     bf16: bool = False
     channels_last: bool = False
+    augment: Literal["", "b", "bg", "bgc", "full", "r3gan"] = ""
+    augment_p: Scheduled | None = None
 
 
 @dataclass
@@ -128,6 +132,11 @@ class Step:
 
     def at(self, value: Scheduled) -> float:
         return at(value, self.nimg)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What D is to see of the pictures x: augmented anew where the networks hold "augment", else x itself."""
+        augment = self.networks.get("augment")
+        return x if augment is None else augment(x, self.nimg, self.generator)
 
 
 @dataclass(frozen=True)
