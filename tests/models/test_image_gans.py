@@ -5,11 +5,14 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
-from countermark.core.spec import Schedule, Settings, Spec, at
+from countermark.core.seeds import generator
+from countermark.core.spec import Schedule, Settings, Spec, Step, at
 from countermark.models import find
 from countermark.models.image import dcgan, gan, r3gan, wgan, wgan_gp
+from countermark.nn.augmentation import Augment
 
 # From the papers' official implementations.
 PARAMETERS = {
@@ -74,6 +77,44 @@ def test_classes_change_pictures_and_logits(spec: Spec) -> None:
     assert (x[0] - x[1]).abs().max() > 1e-4
     logits = networks["D"](x[:1].expand(2, -1, -1, -1), classes)
     assert (logits[0] - logits[1]).abs() > 1e-3 * logits.abs().max()
+
+
+class Seen(nn.Module):
+    """In augmentation's place: changes nothing and notes which pictures pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: list[Tensor] = []
+
+    def forward(self, x: Tensor, nimg: int, stream: torch.Generator) -> Tensor:
+        self.pictures += x.unbind()
+        return x
+
+
+@pytest.mark.parametrize("spec", GANS, ids=lambda spec: spec.name)
+def test_every_picture_passes_the_augmentation_before_the_discriminator(spec: Spec) -> None:
+    torch.manual_seed(0)
+    settings = spec.presets["tiny"]
+    networks = spec.build(settings)
+    judged: list[Tensor] = []
+    networks["D"].register_forward_pre_hook(lambda module, args: judged.extend(args[0].unbind()))
+    seen = networks["augment"] = Seen()
+    x = torch.randn(4, settings.channels, settings.size, settings.size)
+    c = torch.eye(settings.num_classes)[:4] if settings.num_classes else None
+    for phase in spec.phases(settings):
+        terms = phase.function(Step(networks, x, c, settings, spec.num_z(settings), 0, generator(0)))
+        assert ("r_t" in terms) == (phase.network == "D")  # what steers the augmentation
+    assert len(seen.pictures) >= 12
+    assert all(torch.equal(*pair) for pair in zip(judged, seen.pictures, strict=True))
+
+
+@pytest.mark.parametrize("spec", GANS, ids=lambda spec: spec.name)
+def test_every_model_can_be_augmented(spec: Spec) -> None:
+    settings = dataclasses.replace(spec.presets["tiny"], augment="bgc", augment_p=0.3)
+    augment = spec.build(settings)["augment"]
+    assert isinstance(augment, Augment)
+    assert augment.schedule == 0.3
+    assert "augment" not in spec.build(spec.presets["tiny"])
 
 
 @pytest.mark.parametrize("size", [4, 12, 48, 0])
@@ -145,6 +186,34 @@ def test_r3gan_schedules_of_the_paper() -> None:
     assert cifar.ema_halflife_nimg == Schedule(0, 5_000_000, 20_000_000)
     for phase in r3gan.phases(cifar):
         assert phase.optimiser.options(0) == {"lr": 2e-4, "betas": (0.0, 0.9)}
+
+
+def test_r3gan_augmentation_of_the_paper() -> None:
+    ends = {"cifar10": 0.55, "ffhq64": 0.3, "ffhq256": 0.3, "imagenet32": 0.5, "imagenet64": 0.4}
+    for name, end in ends.items():
+        preset = r3gan.SPEC.presets[name]
+        assert preset.augment == "r3gan"
+        assert preset.augment_p == Schedule(0, end, preset.total_nimg)
+    assert r3gan.SPEC.presets["mnist32"].augment == ""
+
+
+def test_r3gan_penalises_the_gradient_in_the_pictures_before_augmentation() -> None:
+    """Through an augmentation that halves pictures, the gradient in them is half of D's own."""
+
+    class Half(nn.Module):
+        def forward(self, x: Tensor, nimg: int, stream: torch.Generator) -> Tensor:
+            return x / 2
+
+    torch.manual_seed(0)
+    settings = dataclasses.replace(r3gan.SPEC.presets["tiny"], num_classes=0)
+    networks = r3gan.build(settings)
+    x = torch.randn(4, 1, 8, 8)
+    direct = r3gan.discriminator_step(Step(networks, x / 2, None, settings, 64, 0, generator(0)), 1.0)
+    halved = r3gan.discriminator_step(
+        Step({**networks, "augment": Half()}, x, None, settings, 64, 0, generator(0)), 1.0
+    )
+    torch.testing.assert_close(halved["logits_real"], direct["logits_real"])
+    torch.testing.assert_close(halved["r1"], direct["r1"] / 4)
 
 
 def test_gan_noise_is_uniform() -> None:

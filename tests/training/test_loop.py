@@ -11,9 +11,11 @@ from countermark.core import checkpoint
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.pixels import to_tensor, to_uint8
 from countermark.core.spec import Adam, Phase
+from countermark.models.image.dcgan import SPEC as DCGAN
 from countermark.training import loop
 from countermark.training.loop import Length, Trainer, train
 from countermark.training.run import locked
+from tests.training.test_every_model_resumes import Noise as Digits
 from tests.training.toy import SPEC, Noise
 
 TINY = SPEC.presets["tiny"]
@@ -181,6 +183,33 @@ def test_a_torn_line_of_times_does_not_stop_a_run(tmp_path: Path) -> None:
     with (tmp_path / "timing.jsonl").open("a") as stream:
         stream.write('{"nimg": 8')
     assert train(trainer(), tmp_path, Length(nimg=160)).name == "state-160"
+
+
+def augmented(**changes: object) -> Trainer:
+    return Trainer(DCGAN, dataclasses.replace(DCGAN.presets["tiny"], augment="bgc", **changes), Digits(8, 1, 0), 0)
+
+
+def test_the_signs_of_the_discriminator_on_reals_steer_the_augmentation() -> None:
+    run = augmented(accumulate=2)
+    for _ in range(5):
+        run.advance(None)
+    state = run.networks["augment"].state_dict()
+    assert state["num"] == 16  # the fifth batch; the first four have moved p
+    assert run.means()["augment/p"] == pytest.approx(sum([0] * 7 + [state["p"].item()] * 3) / 10)
+    assert state["p"] in (0, torch.tensor(64 / 500_000))
+
+
+def test_a_run_can_start_from_one_without_augmentation_and_the_other_way_round() -> None:
+    plain = Trainer(DCGAN, DCGAN.presets["tiny"], Digits(8, 1, 0), 1)
+    with_p = augmented(augment_p=0.5)
+    for one, other in ((plain, with_p), (with_p, plain)):
+        one.adopt(other.state()[0])
+        assert torch.equal(one.networks["G"].main[0].weight, other.networks["G"].main[0].weight)
+
+
+def test_augmentation_is_refused_where_it_would_do_nothing() -> None:
+    with pytest.raises(ValueError, match="no place for augment=bgc"):
+        trainer(augment="bgc")
 
 
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:

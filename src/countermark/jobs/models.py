@@ -33,5 +33,5 @@ def _describe(spec: Spec, settings: Settings) -> dict[str, Any]:
         "size": settings.size,
         "channels": settings.channels,
         "num_classes": settings.num_classes,
-        "parameters": counts,
+        "parameters": {name: count for name, count in counts.items() if count},  # augmentation learns none
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 from countermark.core.errors import UsageError
 from countermark.core.spec import Schedule, Settings
+from countermark.core.text import named
 
 # Whole numbers for which 0 means "none"; all others start at 1.
 _MAY_BE_ZERO = ("num_classes",)
@@ -33,9 +34,9 @@ def apply(settings: Settings, words: Sequence[str]) -> Settings:
         try:
             changes[name] = _parse(name, text, hints[name])
         except (ValueError, KeyError, OverflowError) as error:
-            example = getattr(settings, name)
+            example = f", as {value}" if (value := getattr(settings, name)) not in ("", None) else ""
             raise UsageError(
-                f"setting: {name}={text!r} cannot be used; give {_wanted(hints[name])}, as {example}"
+                f"setting: {name}={text!r} cannot be used; give {_wanted(hints[name])}{example}"
             ) from error
     changed = dataclasses.replace(settings, **changes)
     if changed.batch % changed.accumulate:
@@ -51,6 +52,8 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         return _whole(text, 0 if name in _MAY_BE_ZERO else 1)
     if typing.get_origin(kind) is tuple:
         return tuple(_whole(part, 1) for part in text.split(","))
+    if typing.get_origin(kind) is typing.Literal:
+        return {option: option for option in typing.get_args(kind)}[text]
     if Schedule in typing.get_args(kind) and "@" in text:
         span, _, over = text.partition("@")
         start, _, end = span.partition(":")
@@ -79,5 +82,7 @@ def _wanted(kind: Any) -> str:
         return "a positive whole number"
     if typing.get_origin(kind) is tuple:
         return "positive whole numbers with commas"
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + named(filter(None, typing.get_args(kind)))
     schedule = ", or a schedule start:end@images" if Schedule in typing.get_args(kind) else ""
     return f"a number that is not negative{schedule}"

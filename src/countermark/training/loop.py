@@ -26,6 +26,7 @@ from countermark.core.pixels import to_tensor
 from countermark.core.seeds import derive, generator
 from countermark.core.spec import Phase, Settings, Spec, Step, at
 from countermark.data.sources import Batches
+from countermark.nn.augmentation import Augment
 from countermark.training.board import Board
 from countermark.training.run import MAX_NIMG, Journal, locked, newest_state, write_config
 
@@ -63,6 +64,8 @@ class Trainer:
         labels = [phase.label for phase in self.phases]
         if len(set(labels)) < len(labels):
             raise ValueError(f"phases {labels} of {spec.name} need names of their own: each has its own randomness")
+        if settings.augment and "augment" not in self.networks:
+            raise ValueError(f"it has no place for augment={settings.augment}")
         self.optimisers = _build_optimisers(self.phases, self.networks)
         self.num_z = spec.num_z(settings)
         self.nimg = self.iteration = 0
@@ -101,6 +104,7 @@ class Trainer:
             terms = self._terms(phase, part, x_part, c_part)
             (terms["loss"] * (len(x_part) / len(x))).backward()
             self._report({f"{phase.label}/{key}": value for key, value in terms.items()})
+            self._adapt(terms)
         norm = nn.utils.clip_grad_norm_(network.parameters(), phase.clip_grad_norm or math.inf)
         self._report({f"{phase.label}/grad_norm": norm})
         optimiser.step()
@@ -113,6 +117,13 @@ class Trainer:
         step = Step(self.networks, x, c, self.settings, self.num_z, self.nimg, generator(self.seed, *stream))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.bf16):
             return phase.function(step)
+
+    def _adapt(self, terms: Mapping[str, Tensor]) -> None:
+        """Let the augmentation, if there is one, follow D's signs on reals where a phase reports them."""
+        augment = self.networks.get("augment")
+        if isinstance(augment, Augment) and "r_t" in terms:
+            augment.adapt(terms["r_t"])
+            self._report({"augment/p": augment.p})
 
     def _report(self, terms: Mapping[str, Tensor]) -> None:
         """Add to the running means; one transfer from the device for all terms."""
@@ -170,10 +181,15 @@ class Trainer:
         self.sums = {key: list(total) for key, total in record["sums"].items()}
 
     def adopt(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take over the weights and averages alone. Raises CountermarkError when they belong to other networks."""
+        """Take over the weights and averages alone. Raises CountermarkError when they belong to other networks.
+
+        What has no weights, as augmentation, may be missing: a run can start from one that was trained without it.
+        """
         try:
             for name, net in self.networks.items():
-                net.load_state_dict(checkpoint.below(groups["networks"], name))
+                tensors = checkpoint.below(groups["networks"], name)
+                if tensors or list(net.parameters()):
+                    net.load_state_dict(tensors)
             for name, net in self.averages.items():
                 net.load_state_dict(checkpoint.below(groups["averages"], name))
         except (KeyError, RuntimeError) as error:

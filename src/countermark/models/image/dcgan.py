@@ -16,6 +16,7 @@ from torch import nn
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
 from countermark.losses.steps import discriminator_step, generator_step
+from countermark.nn.augmentation import augmenting
 from countermark.nn.dcgan import Discriminator, Generator
 
 
@@ -36,6 +37,7 @@ def build(settings: DCGANSettings) -> dict[str, nn.Module]:
     return {
         "G": Generator(size=s.size, num_z=s.num_z, ngf=s.ngf, channels=s.channels, num_classes=s.num_classes),
         "D": Discriminator(size=s.size, ndf=s.ndf, channels=s.channels, num_classes=s.num_classes),
+        **augmenting(s),
     }
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from countermark.core.spec import SGD, Phase, Schedule, Scheduled, Settings, Spec
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
 from countermark.losses.steps import discriminator_step, generator_step
+from countermark.nn.augmentation import augmenting
 
 
 def _linear(in_dims: int, out_dims: int, bound: float) -> nn.Linear:
@@ -106,6 +107,7 @@ def build(settings: GANSettings) -> dict[str, nn.Module]:
     return {
         "G": Generator(num_z=s.num_z, num_hidden=s.num_hidden, **shape),
         "D": Discriminator(num_units=s.num_units, num_pieces=s.num_pieces, **shape),
+        **augmenting(s),
     }
 
 

@@ -6,7 +6,7 @@ in a depthwise 4x4 basis. Classes: an embedding joins z in G and scores D's outp
 Objective: relativistic pairing with R1 + R2 at every step (eq. 2 and section 2).
 Initialisation: every weight normal with deviation gain / sqrt(fan in), gain sqrt(2 / 1.04) L^(-1/4) inside the L
 residual blocks and 0 for the last convolution of each, which makes a block the identity at first.
-Deviation: no augmentation yet.
+D sees every picture through `Step.seen`; R1 and R2 are of the gradient in the pictures before augmentation.
 
 Shapes: z [N,num_z], c [N,num_classes] one-hot, images [N,C,S,S] about [-1,1] (G has no tanh), logits [N].
 """
@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from countermark.core.errors import UsageError
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.adversarial import relativistic_d, relativistic_g
 from countermark.losses.penalties import zero_centred
+from countermark.nn.augmentation import augmenting
 from countermark.nn.resampling import Downsample, Upsample
 
 SLOPE = 0.2
@@ -237,7 +239,7 @@ def build(settings: R3GANSettings) -> dict[str, nn.Module]:
         num_classes=s.num_classes,
         num_embed=s.widths[0],
     )
-    return {"G": G, "D": D}
+    return {"G": G, "D": D, **augmenting(s)}
 
 
 def discriminator_step(step: Step, gamma: Scheduled) -> dict[str, Tensor]:
@@ -246,7 +248,7 @@ def discriminator_step(step: Step, gamma: Scheduled) -> dict[str, Tensor]:
         x_fake = step.networks["G"](step.z(), step.c)
     # Reals and fakes pass as one batch: nothing in D looks across samples, and it halves the number of operations.
     x = torch.cat([step.x, x_fake]).detach().requires_grad_()
-    logits = step.networks["D"](x, None if step.c is None else torch.cat([step.c, step.c]))
+    logits = step.networks["D"](step.seen(x), None if step.c is None else torch.cat([step.c, step.c]))
     logits_real, logits_fake = logits.chunk(2)
     r1, r2 = zero_centred(logits, x).chunk(2)
     adversarial = relativistic_d(logits_real, logits_fake)
@@ -265,9 +267,9 @@ def discriminator_step(step: Step, gamma: Scheduled) -> dict[str, Tensor]:
 
 def generator_step(step: Step) -> dict[str, Tensor]:
     """The mirrored relativistic loss; "relativistic" is D(G(z)) - D(x) here; values per sample [N] but for "loss"."""
-    logits_fake = step.networks["D"](step.networks["G"](step.z(), step.c), step.c)
+    logits_fake = step.networks["D"](step.seen(step.networks["G"](step.z(), step.c)), step.c)
     with torch.no_grad():
-        logits_real = step.networks["D"](step.x, step.c)
+        logits_real = step.networks["D"](step.seen(step.x), step.c)
     adversarial = relativistic_g(logits_real, logits_fake)
     return {
         "loss": adversarial.mean(),
@@ -322,11 +324,15 @@ def _settings(
     batch: int,
     total_nimg: int,
     ema_nimg: int,
+    augment_p: float = 0.0,
     num_blocks: int = 2,
     channels: int = 3,
     num_classes: int = 0,
 ) -> R3GANSettings:
-    """`num_blocks` blocks a stage, `group` channels a group, every schedule half a cosine over `total_nimg` images."""
+    """`num_blocks` blocks a stage, `group` channels a group, every schedule half a cosine over `total_nimg` images.
+
+    augment_p: what the probability of augmentation rises to from 0; 0 for none.
+    """
     return R3GANSettings(
         size=size,
         widths=widths,
@@ -338,14 +344,16 @@ def _settings(
         batch=batch,
         total_nimg=total_nimg,
         ema_halflife_nimg=Schedule(0, ema_nimg, total_nimg),
+        augment="r3gan" if augment_p else "",
+        augment_p=Schedule(0, augment_p, total_nimg) if augment_p else None,
         channels=channels,
         num_classes=num_classes,
     )
 
 
 _WIDTHS_64 = (768, 768, 768, 768, 384)
-_FACES: dict[str, int] = {"group": 16, "total_nimg": 20_000_000, "ema_nimg": 500_000}
-_IMAGENET: dict[str, int] = {"group": 32, "total_nimg": 200_000_000, "ema_nimg": 50_000_000, "num_classes": 1000}
+_FACES: dict[str, Any] = {"group": 16, "total_nimg": 20_000_000, "ema_nimg": 500_000, "augment_p": 0.3}
+_IMAGENET: dict[str, Any] = {"group": 32, "total_nimg": 200_000_000, "ema_nimg": 50_000_000, "num_classes": 1000}
 
 SPEC = Spec(
     name="r3gan",
@@ -354,12 +362,20 @@ SPEC = Spec(
     year=2024,
     presets={
         "cifar10": _settings(
-            32, (768,) * 4, group=16, gamma=0.05, batch=512, total_nimg=20_000_000, ema_nimg=5_000_000, num_classes=10
+            32,
+            (768,) * 4,
+            group=16,
+            gamma=0.05,
+            batch=512,
+            total_nimg=20_000_000,
+            ema_nimg=5_000_000,
+            augment_p=0.55,
+            num_classes=10,
         ),
         "ffhq64": _settings(64, _WIDTHS_64, gamma=2.0, batch=256, **_FACES),
         "ffhq256": _settings(256, (*_WIDTHS_64, 192, 96), gamma=150.0, batch=256, **_FACES),
-        "imagenet32": _settings(32, (1536,) * 4, gamma=0.5, batch=4096, **_IMAGENET),
-        "imagenet64": _settings(64, (1536,) * 5, gamma=1.0, batch=4096, **_IMAGENET),
+        "imagenet32": _settings(32, (1536,) * 4, augment_p=0.5, gamma=0.5, batch=4096, **_IMAGENET),
+        "imagenet64": _settings(64, (1536,) * 5, augment_p=0.4, gamma=1.0, batch=4096, **_IMAGENET),
         "mnist32": _settings(
             32,
             (128, 64, 32, 8),

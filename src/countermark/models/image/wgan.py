@@ -18,6 +18,7 @@ from countermark.core.spec import Phase, RMSprop, Scheduled, Settings, Spec, Ste
 from countermark.losses.adversarial import wasserstein_d, wasserstein_g
 from countermark.losses.penalties import clip_weights
 from countermark.losses.steps import discriminator_step, generator_step
+from countermark.nn.augmentation import augmenting
 from countermark.nn.dcgan import Discriminator, Generator
 
 
@@ -42,6 +43,7 @@ def build(settings: WGANSettings) -> dict[str, nn.Module]:
     return {
         "G": Generator(size=s.size, num_z=s.num_z, ngf=s.ngf, channels=s.channels, num_classes=s.num_classes),
         "D": Discriminator(size=s.size, ndf=s.ndf, channels=s.channels, num_classes=s.num_classes),
+        **augmenting(s),
     }
 
 
