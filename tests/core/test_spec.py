@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from countermark.core.spec import RMSprop, Schedule, at
+from countermark.core.spec import RMSprop, Schedule, Settings, Spec, at
 
 
 @pytest.mark.parametrize(("nimg", "value"), [(-5, 2.0), (0, 2.0), (50, 1.0), (100, 0.0), (10**9, 0.0)])
@@ -39,3 +39,11 @@ def test_rmsprop_by_hand() -> None:
         v = 0.9 * v + 0.1 * gradient**2
         by_hand -= 0.1 * (1 - nimg / 10) * gradient / (v**0.5 + 1e-8)
         assert x.item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_the_preset_that_fits_holds_the_pictures() -> None:
+    sizes = {"small": (8, 1), "grey": (32, 1), "colour": (32, 3), "large": (64, 3)}
+    presets = {name: Settings(size=size, channels=channels) for name, (size, channels) in sizes.items()}
+    spec = Spec("a", "image", "none", 2026, presets, build=dict, phases=tuple)
+    wanted = {(8, 3): "small", (9, 1): "grey", (32, 3): "colour", (33, 1): "large", (999, 3): "large"}
+    assert {what: spec.fitting_preset(*what) for what in wanted} == wanted

@@ -242,3 +242,27 @@ def test_gan_schedules_of_the_published_configuration() -> None:
     end = sgd.options(12_500_000)
     assert end["momentum"] == pytest.approx(0.7)
     assert end["lr"] == pytest.approx(0.1 * math.exp(-0.5), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [(spec, name) for spec in GANS if spec.from_official for name in spec.presets],
+    ids=lambda pair: f"{pair[0].name}-{pair[1]}",
+)
+def test_shapes_say_the_settings(preset: tuple[Spec, str]) -> None:
+    """An official state dict fixes every setting of the networks; our own keys are names of it too."""
+    spec, name = preset
+    settings = dataclasses.replace(spec.presets[name], num_classes=0 if spec.name == "dcgan" else 7)
+    with torch.device("meta"):
+        tensors = {key: network.state_dict() for key, network in spec.build(settings).items()}
+    assert spec.from_official is not None
+    fixed, states = spec.from_official({"G": {}, "D": {}}, tensors)
+    assert {key: state.keys() for key, state in states.items()} == {key: state.keys() for key, state in tensors.items()}
+    assert {"size", "channels", "num_classes", "num_z"} <= fixed.keys()
+    with torch.device("meta"):
+        again = spec.build(dataclasses.replace(settings, **fixed))
+    assert all(again[key].state_dict().keys() == state.keys() for key, state in states.items())
+    free = [key for key in fixed if key.startswith("num_embed")]  # 0 in the presets means the authors' choice
+    assert {key: fixed[key] for key in fixed if key not in free} == {
+        key: getattr(settings, key) for key in fixed if key not in free
+    }

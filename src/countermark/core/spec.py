@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -170,6 +170,11 @@ class Spec:
     build(settings) returns the networks by name; phases(settings) the phases in the order in which they run.
     num_z(settings) is the length of z. averaged: the networks of which a moving average is kept and sampled.
     rename_official(key) turns a key of the official state dict (without the network's prefix) into ours.
+    from_official(arguments, tensors) reads an official checkpoint; both are by network: G always, D and G_ema where the
+    files have them. arguments[network] are those of its official constructor by name ({} where the files do not say),
+    tensors[network] its official state dict. Returns the settings that the checkpoint fixes, by name, and the state
+    dicts by network under our keys. Both arguments are a stranger's: whatever it raises means that they are not of this
+    model, and the shapes that it returns are compared with those of `build` before anything is loaded.
     """
 
     name: str
@@ -182,3 +187,11 @@ class Spec:
     num_z: Callable[..., int] = field(default=lambda settings: 0)
     averaged: tuple[str, ...] = ("G",)
     rename_official: Callable[[str], str] | None = None
+    from_official: Callable[..., tuple[dict[str, Any], dict[str, dict[str, Tensor]]]] | None = None
+
+    def fitting_preset(self, size: int, channels: int) -> str:
+        """The first preset of the smallest size that holds pictures (else of the largest), of their channels if any."""
+        largest = max(preset.size for preset in self.presets.values())
+        wanted = min((preset.size for preset in self.presets.values() if preset.size >= size), default=largest)
+        fitting = {name: preset for name, preset in self.presets.items() if preset.size == wanted}
+        return next((name for name, preset in fitting.items() if preset.channels == channels), next(iter(fitting)))

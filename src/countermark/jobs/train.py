@@ -91,7 +91,7 @@ def train_model(
     )
     check_config(folder, config)
     if start is not None and newest_state(folder) is None:
-        _adopt(trainer, spec, Path(start))
+        _adopt(trainer, spec, Path(start), say)
     say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
     watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
     length = length or Length(nimg=chosen.total_nimg)
@@ -113,7 +113,7 @@ def _choose(
     data_size = size or inspect(source).common_size()
     if opponent is not None:
         data_size = size or opponent.native_size(data_size)
-    preset = preset or _fitting_preset(spec, data_size, source.read(0)[0].channels)
+    preset = preset or spec.fitting_preset(data_size, source.read(0)[0].channels)
     chosen = spec.presets[preset]
     if opponent is not None or size is not None:
         chosen = dataclasses.replace(chosen, size=data_size)
@@ -147,14 +147,6 @@ def _named(model: str) -> tuple[Spec, str | None]:
     return spec, preset or None
 
 
-def _fitting_preset(spec: Spec, size: int, channels: int) -> str:
-    """The first preset of the smallest size that holds the pictures (else of the largest), of their channels if any."""
-    largest = max(preset.size for preset in spec.presets.values())
-    wanted = min((preset.size for preset in spec.presets.values() if preset.size >= size), default=largest)
-    fitting = {name: preset for name, preset in spec.presets.items() if preset.size == wanted}
-    return next((name for name, preset in fitting.items() if preset.channels == channels), next(iter(fitting)))
-
-
 def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Trainer:
     try:
         return Trainer(spec, settings, batches, seed)
@@ -163,11 +155,14 @@ def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Tra
         raise UsageError(f"settings: {spec.name} cannot be built so ({reason}); change them") from error
 
 
-def _adopt(trainer: Trainer, spec: Spec, start: Path) -> None:
-    started = read_config(start)["model"]
+def _adopt(trainer: Trainer, spec: Spec, start: Path, say: Callable[[str], None]) -> None:
+    config = read_config(start)
+    started = config["model"]
     if started != spec.name and not is_file(started):
         raise UsageError(f"from: {start} is a run of {started}, not of {spec.name}; start from a run of the same model")
     state = newest_state(start)
     if state is None:
         raise UsageError(f"from: {start} holds no state yet; train it first")
     trainer.adopt(checkpoint.load_state(state)[0])
+    if config.get("fresh"):
+        say(f"from: {start} was imported without {config['fresh']}, which starts fresh")

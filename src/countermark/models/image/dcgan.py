@@ -50,6 +50,21 @@ def phases(settings: DCGANSettings) -> tuple[Phase, ...]:
     )
 
 
+def from_official(arguments: dict, tensors: dict[str, dict[str, Tensor]]) -> tuple[dict, dict]:
+    """The example's checkpoints: its files are state dicts, but the shapes say everything."""
+    convolutions = {int(key.split(".")[1]): w for key, w in tensors["G"].items() if w.dim() == 4}
+    weights = [convolutions[i] for i in sorted(convolutions)]
+    ngf, channels = weights[-1].shape[:2]
+    return {
+        "size": 2 << len(weights),
+        "num_z": weights[0].shape[0],
+        "ngf": ngf,
+        "ndf": tensors["D"]["main.0.weight"].shape[0] if "D" in tensors else ngf,
+        "channels": channels,
+        "num_classes": 0,
+    }, tensors
+
+
 SPEC = Spec(
     name="dcgan",
     kind="image",
@@ -77,4 +92,5 @@ SPEC = Spec(
     phases=phases,
     num_z=lambda settings: settings.num_z,
     rename_official=lambda key: key,
+    from_official=from_official,
 )

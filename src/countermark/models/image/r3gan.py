@@ -14,6 +14,7 @@ Shapes: z [N,num_z], c [N,num_classes] one-hot, images [N,C,S,S] about [-1,1] (G
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -199,13 +200,18 @@ class Discriminator(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class R3GANSettings(Settings):
-    """Shape per stage from 4x4 upwards, and the schedules of learning rate, Adam's beta2 and the penalties' gamma."""
+    """Shape per stage from 4x4 upwards, and the schedules of learning rate, Adam's beta2 and the penalties' gamma.
+
+    num_embed_g, num_embed_d: lengths of the class embeddings; 0 is the authors' choice, num_z in G and widths[0] in D.
+    """
 
     widths: tuple[int, ...]
     cardinalities: tuple[int, ...]
     blocks: tuple[int, ...]
     expansion: int = 2
     num_z: int = 64
+    num_embed_g: int = 0
+    num_embed_d: int = 0
     lr: Scheduled
     beta2: Scheduled
     gamma: Scheduled
@@ -228,7 +234,7 @@ def build(settings: R3GANSettings) -> dict[str, nn.Module]:
         expansion=s.expansion,
         channels=s.channels,
         num_classes=s.num_classes,
-        num_embed=s.num_z,
+        num_embed=s.num_embed_g or s.num_z,
     )
     D = Discriminator(
         widths=s.widths[::-1],
@@ -237,7 +243,7 @@ def build(settings: R3GANSettings) -> dict[str, nn.Module]:
         expansion=s.expansion,
         channels=s.channels,
         num_classes=s.num_classes,
-        num_embed=s.widths[0],
+        num_embed=s.num_embed_d or s.widths[0],
     )
     return {"G": G, "D": D, **augmenting(s)}
 
@@ -313,6 +319,28 @@ _OFFICIAL = {
 def rename_official(key: str) -> str:
     """A key of brownvc/R3GAN's state dict (without G. or D.) in our words; the order of parameters is the same."""
     return ".".join(filter(None, (_OFFICIAL.get(segment, segment) for segment in key.split("."))))
+
+
+def from_official(arguments: dict, tensors: dict[str, dict[str, Tensor]]) -> tuple[dict, dict]:
+    """The authors' checkpoints, which keep no constructor arguments: the shapes say everything."""
+    ours = {name: {rename_official(key): t for key, t in official.items()} for name, official in tensors.items()}
+    G, D = ours["G"], ours.get("D", {})
+    blocks = Counter(int(key.split(".")[1]) for key in G if key.endswith(".conv1.weight"))
+    first = [G[f"stages.{i}.1.conv1.weight"] for i in sorted(blocks)]  # [expansion * width, width, 1, 1]
+    grouped = [G[f"stages.{i}.1.conv2.weight"] for i in sorted(blocks)]
+    num_embed, num_classes = G["embed.weight"].shape if "embed.weight" in G else (0, 0)
+    return {
+        "size": 2 << len(blocks),
+        "widths": tuple(w.shape[1] for w in first),
+        "cardinalities": tuple(w.shape[0] // w.shape[1] for w in grouped),
+        "blocks": tuple(blocks[i] for i in sorted(blocks)),
+        "expansion": first[0].shape[0] // first[0].shape[1],
+        "num_z": G["stages.0.0.linear.weight"].shape[1] - num_embed,
+        "num_embed_g": num_embed,
+        "num_embed_d": D["embed.weight"].shape[0] if "embed.weight" in D else 0,
+        "channels": G["to_image.weight"].shape[0],
+        "num_classes": num_classes,
+    }, ours
 
 
 def _settings(
@@ -405,4 +433,5 @@ SPEC = Spec(
     phases=phases,
     num_z=lambda settings: settings.num_z,
     rename_official=rename_official,
+    from_official=from_official,
 )
