@@ -220,7 +220,9 @@ def test_models_and_data_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["pictures"] == sum(found["parts"].values()) == sum(found["classes"].values()) == 1797
 
 
-@pytest.mark.parametrize("command", ["", "demo", "models", "data", "train", "sample", "evaluate", "verify", "detect"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "models", "data", "train", "sample", "evaluate", "import", "verify", "detect"]
+)
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, *command.split(), "--help")
     assert status == 0

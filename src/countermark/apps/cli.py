@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   countermark train r3gan --data my_photos/ --size 64 --out runs/photos --images 500000
   countermark sample runs/digits --out samples --seeds 0-63
   countermark evaluate runs/digits --data mnist5k --metrics fd,kid,pr,dc
+  countermark import network-snapshot-final.pkl --model r3gan --out runs/faces
   countermark verify samples/*.png
   countermark train npr --data mnist5k --against runs/digits --out runs/detector --images 40000
   countermark detect --detector runs/detector picture.png
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_demo, _models, _data, _train, _sample, _evaluate, _verify, _detect):
+    for add in (_demo, _models, _data, _train, _sample, _evaluate, _import, _verify, _detect):
         add(commands)
     return parser
 
@@ -323,6 +324,27 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
             low, high = figure["ci95"]
             print(f"{name:<10} {figure['value']:.4g}  [{low:.4g}, {high:.4g}]  on {figure['features']}")
     print(f"{found['num_fake']} made against {found['num_real']} real pictures")
+
+
+def _import(commands: Any) -> None:
+    text = "turn an official checkpoint into a run, without executing it; weights keep their licence"
+    command = _command(
+        commands, "import", _run_import, text, "import netG_epoch_24.pth netD_epoch_24.pth --model dcgan --out runs/old"
+    )
+    command.add_argument(
+        "files", nargs="+", metavar="FILE", help=".pth or .pkl; G and D may come apart, D may be missing"
+    )
+    command.add_argument("--model", required=True, help="the model that the networks are of (see: countermark models)")
+    command.add_argument("--out", required=True, help="the run's folder")
+
+
+def _run_import(arguments: argparse.Namespace) -> None:
+    from countermark.jobs.importing import import_run
+
+    def say(line: str) -> None:
+        print(printable(line), file=sys.stderr)
+
+    print(import_run(arguments.files, model=arguments.model, out=arguments.out, say=say))
 
 
 def _verify(commands: Any) -> None:

@@ -116,6 +116,11 @@ def _canonical(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
+def flat(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of all groups as `name.key`; `below` takes one group out again."""
+    return {f"{name}.{key}": tensor for name, tensors in groups.items() for key, tensor in tensors.items()}
+
+
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors of a group whose names start with `prefix.`, without it."""
     return {key.removeprefix(f"{prefix}."): t for key, t in tensors.items() if key.startswith(f"{prefix}.")}

@@ -164,9 +164,9 @@ class Trainer:
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """(groups of tensors, record) for core.checkpoint: everything that `restore` needs to go on byte for byte."""
         groups = {
-            "networks": _flatten({name: net.state_dict() for name, net in self.networks.items()}),
-            "averages": _flatten({name: net.state_dict() for name, net in self.averages.items()}),
-            "optimisers": _flatten(
+            "networks": checkpoint.flat({name: net.state_dict() for name, net in self.networks.items()}),
+            "averages": checkpoint.flat({name: net.state_dict() for name, net in self.averages.items()}),
+            "optimisers": checkpoint.flat(
                 {str(i): _optimiser_tensors(optimiser) for i, optimiser in enumerate(self.optimisers.values())}
             ),
         }
@@ -323,10 +323,6 @@ def _build_optimisers(phases: tuple[Phase, ...], networks: Mapping[str, nn.Modul
 
 def _chunks(c: Tensor | None, num_parts: int) -> tuple[Tensor | None, ...]:
     return (None,) * num_parts if c is None else c.chunk(num_parts)
-
-
-def _flatten(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {f"{name}.{key}": tensor for name, tensors in groups.items() for key, tensor in tensors.items()}
 
 
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
