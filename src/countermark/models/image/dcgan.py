@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
