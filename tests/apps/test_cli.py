@@ -67,6 +67,10 @@ BAD_USE = {
     "no probability": "train dcgan:tiny --data digits --out {out} augment=bgc augment_p=30",
     "augmented detector": "train npr:tiny --data digits --out {out} --against {run} augment=bgc",
     "weights of another model": "train gan:tiny --data digits --out {out} --from {run}",
+    "run inside its data": "train dcgan:tiny --data {pictures} --out {pictures}/run",
+    "the same pictures on both sides": "train npr:tiny --data {pictures} --out {out} --against {pictures} --images 64",
+    "nothing to train against": "train npr:tiny --data digits --out {out} --against {out}/nowhere",
+    "a file for a model that is not there": "train dcgan:tiny --data digits --out {out} --against-model m.py:SPEC",
     "two lengths": "train dcgan:tiny --data digits --out {out} --images 9 --minutes 1",
     "negative length": "train dcgan:tiny --data digits --out {out} --images -5",
     "no length": "train dcgan:tiny --data digits --out {out} --images many",
@@ -84,6 +88,13 @@ BAD_USE = {
     "no detector": "detect {file} --detector {run}",
     "report is a folder": "verify {file} --report {empty}",
     "report below a file": "verify {file} --report {file}/page.html",
+    "report over a picture": "verify {file} --report {pictures}/0.png",
+    "heat maps without a detector": "detect {file} --heatmap {out}",
+    "no metric": "evaluate {run} --data digits --metrics ,",
+    "too few pictures": "evaluate {run} --data {pictures} --num 20",
+    "no such certificate": "sample {run} --out {out} --seeds 0 --certificate {out}/c.pem --key {out}/k.pem",
+    "a demo of no length": "demo --out {out} --minutes nan",
+    "a demo in a run": "demo --out {run}",
     "heat maps in a file": "detect {file} --heatmap {file}",
     "no source named": "train dcgan --data= --out {out}",
     "no features": "evaluate {run} --data digits --features clip",
@@ -98,16 +109,19 @@ def test_bad_use_is_one_line_and_status_2(
     case: str, run: Path, own_pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"run": run, "out": tmp_path / "out", "empty": tmp_path / "empty", "mixed": tmp_path / "mixed"}
+    places["pictures"] = own_pictures
     places["empty"].mkdir()
     places["mixed"].mkdir()
     for side in (8, 9):
         PIL.Image.new("L", (side, side)).save(places["mixed"] / f"{side}.png")
     (tmp_path / "file").write_text("x")
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    kept = [path for folder in (run, own_pictures) for path in folder.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in kept}
     status, out, err = call(capsys, *BAD_USE[case].format(**places, file=tmp_path / "file").split())
     assert (status, out) == (2, "")
     assert re.fullmatch(r"countermark[\w ]*: [^\n]+\n", err), err
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in before} == before
+    assert sum(path.is_file() for folder in (run, own_pictures) for path in folder.rglob("*")) == len(before)
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("state-*"))
 
 
@@ -259,6 +273,31 @@ def test_a_model_of_one_s_own_is_executed_only_when_its_user_names_it(
     asked = ("detect", "--detector", tmp_path / "detector", tmp_path / "s" / "seed0001.png")
     assert call(capsys, *asked)[0] == 2
     assert call(capsys, *asked, "--model", f"{file}:DETECTOR")[0] == 0
+
+
+BROKEN_MODELS = {
+    "build": 'SPEC = dataclasses.replace(find("dcgan"), name="mine", build=lambda s: {}["G"])',
+    "phases": 'SPEC = dataclasses.replace(find("dcgan"), name="mine", phases=lambda s: s.nothing)',
+    "no presets": 'SPEC = dataclasses.replace(find("dcgan"), name="mine", presets={})',
+    "step": """
+def step(step): return {"loss": step.x @ step.x.sum()}
+SPEC = dataclasses.replace(find("dcgan"), name="mine", phases=lambda s: (Phase("G", Adam(1e-3), step),))""",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_MODELS)
+def test_what_fails_in_a_model_of_one_s_own_is_one_line_that_names_the_file(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my_model.py"
+    file.write_text(
+        f"import dataclasses\nfrom countermark.core.spec import Adam, Phase\n"
+        f"from countermark.models import find\n{BROKEN_MODELS[case]}\n"
+    )
+    words = ("train", f"{file}:SPEC", "--data", "digits", "--out", tmp_path / "out", "--images", 64)
+    status, _, err = call(capsys, *words)
+    assert status == 2
+    assert re.fullmatch(r"countermark: model file .*my_model\.py.*", err.splitlines()[-1]), err
 
 
 def test_a_certificate_without_its_key_is_bad_use(

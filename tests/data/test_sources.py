@@ -37,6 +37,11 @@ def test_folder_classes_by_subfolder_in_a_fixed_order(tmp_path: Path) -> None:
     assert [int(source.read(i)[0].samples[0, 0, 0]) for i in range(3)] == [1, 3, 2]
 
 
+def test_what_a_mac_adds_to_a_zip_is_no_picture(tmp_path: Path) -> None:
+    members = {"p/1.png": png(1), "__MACOSX/p/._1.png": b"resource fork", "p/.hidden.png": b"x"}
+    assert len(open_source(make_zip(tmp_path / "mac.zip", members))) == 1
+
+
 def test_a_flat_folder_has_no_classes(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_bytes(png(1))
     assert open_source(tmp_path).classes is None

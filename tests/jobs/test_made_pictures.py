@@ -68,7 +68,7 @@ def test_the_overview_beside_samples_is_left_out_and_no_other_grid(tmp_path: Pat
     (tmp_path / "one" / "grid.png").write_bytes(overview)
     (tmp_path / "three").mkdir()
     (tmp_path / "three" / "grid.png").write_bytes(overview)
-    source = open_made(tmp_path)
+    source = open_made(tmp_path, "made")
     assert sorted(path.relative_to(tmp_path).as_posix() for path in source.paths if path.name == "grid.png") == [
         "three/grid.png"
     ]

@@ -1,5 +1,7 @@
 import dataclasses
 import itertools
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +217,29 @@ def test_augmentation_is_refused_where_it_would_do_nothing() -> None:
 def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(UsageError, match="another process"):
         train(trainer(), tmp_path, Length(nimg=8))
+
+
+@pytest.mark.parametrize("name", ["timing.jsonl", "metrics.jsonl"])
+def test_links_and_pipes_in_a_stranger_s_run_are_refused(tmp_path: Path, name: str) -> None:
+    """A pipe would hang the training, a link would write elsewhere."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UsageError, match="is a link or a device"):
+        train(trainer(), tmp_path, Length(nimg=8))
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(tmp_path.parent / "elsewhere")
+    with pytest.raises(UsageError, match="is a link or a device"):
+        train(trainer(), tmp_path, Length(nimg=8))
+
+
+@pytest.mark.parametrize("sums", [{"a": ["x", 0]}, {"a": [1.0]}, {"a": [1.0, 2, 3]}, {"a": [None, 1]}])
+def test_sums_that_no_training_leaves_are_one_line(tmp_path: Path, sums: dict) -> None:
+    train(trainer(), tmp_path, Length(nimg=80))
+    groups, record = checkpoint.load_state(tmp_path / "state-80")
+    shutil.rmtree(tmp_path / "state-80")
+    kept = {key: value for key, value in record.items() if key in ("iteration", "metrics_bytes")}
+    checkpoint.save_state(tmp_path, 80, groups, {**kept, "sums": sums})
+    with pytest.raises(CountermarkError, match="damaged or foreign"):
+        train(trainer(), tmp_path, Length(nimg=160))
 
 
 def test_a_damaged_state_is_not_trained_on(tmp_path: Path) -> None:

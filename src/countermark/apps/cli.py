@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:  # a home, a run or an output that the system does not let us into
-        print(f"countermark: {printable(error.filename or '')}: {error.strerror or error}", file=sys.stderr)
+        print(f"countermark: {printable(error.filename or 'output')}: {error.strerror or error}", file=sys.stderr)
         return 1
     except MemoryError:
         print("countermark: out of memory; give smaller pictures or settings", file=sys.stderr)
@@ -240,7 +240,7 @@ def _run_train(arguments: argparse.Namespace) -> None:
             say=bar.say,
             progress=bar.update,
         )
-    print(last)
+    print(printable(last))
 
 
 def _sample(commands: Any) -> None:

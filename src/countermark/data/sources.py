@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import zipfile
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class ZipSource:
         self.name, self.path = str(path), path
         try:
             self.archive = zipfile.ZipFile(path)
-            self.members = [m for m in self.archive.infolist() if m.filename.lower().endswith(PICTURE_SUFFIXES)]
+            self.members = [member for member in self.archive.infolist() if _is_picture(member.filename)]
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise CountermarkError(f"{printable(path)}: damaged zip ({printable(error)})") from error
         for member in self.members:
@@ -156,6 +157,11 @@ class ZipSource:
         return classes, [str(i) for i in range(int(classes.max()) + 1)]
 
 
+def _is_picture(name: str) -> bool:
+    """Whether a member is meant as a picture: hidden files, such as those that a Mac adds, are not."""
+    return name.lower().endswith(PICTURE_SUFFIXES) and not re.split(r"[/\\]", name)[-1].startswith(".")
+
+
 def _refuse_leaving(member: zipfile.ZipInfo, archive: Path) -> None:
     parts = member.filename.replace("\\", "/").split("/")
     is_link = stat.S_ISLNK(member.external_attr >> 16)
@@ -187,15 +193,15 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def open_source(name: str | Path) -> Source:
-    """The source called `name`: a packaged set, a folder, or a zip.
+def open_source(name: str | Path, argument: str = "data") -> Source:
+    """The source called `name`: a packaged set, a folder, or a zip. argument: what errors call it.
 
     Raises UsageError when there is none, CountermarkError when it is damaged.
     """
     if str(name) in PACKAGED:
         return PACKAGED[str(name)]()
     if not str(name):
-        raise UsageError("data: no source given; give a folder, a zip, or a packaged set")
+        raise UsageError(f"{argument}: no source given; give a folder, a zip, or a packaged set")
     path = Path(name)
     try:
         if path.is_dir():
@@ -203,7 +209,7 @@ def open_source(name: str | Path) -> Source:
         if path.is_file() and zipfile.is_zipfile(path):
             return ZipSource(path)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round
-        raise UsageError(f"data: {printable(name)} cannot be opened ({printable(error)})") from error
+        raise UsageError(f"{argument}: {printable(name)} cannot be opened ({printable(error)})") from error
     raise UsageError(
-        f"data: {printable(name)} is no folder, no zip and no packaged set; packaged are {named(PACKAGED)}"
+        f"{argument}: {printable(name)} is no folder, no zip and no packaged set; packaged are {named(PACKAGED)}"
     )

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from countermark.core.errors import UsageError
 from countermark.core.files import write_atomic
 from countermark.core.media import Image, read_image
 from countermark.data.image import PictureSet, load
@@ -27,13 +28,13 @@ from countermark.jobs.detect import detect_files
 from countermark.jobs.detector import Opponent
 from countermark.jobs.evaluate import evaluate
 from countermark.jobs.sample import sample
-from countermark.jobs.train import Progress, train_model
+from countermark.jobs.train import MAX_MINUTES, Progress, train_model
 from countermark.jobs.watch import features_of
 from countermark.metrics import detection
 from countermark.perception.own import Own
 from countermark.provenance.encode import encode, roundtrip
 from countermark.provenance.verify import verify
-from countermark.training.run import check_writable
+from countermark.training.run import check_writable, is_run
 from countermark.training.trained import load_run
 
 DATA = "mnist5k"
@@ -60,6 +61,10 @@ def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
     minutes: length of the generator's training. Running it again goes on where it stopped.
     """
     folder = Path(out)
+    if not 0 < minutes < MAX_MINUTES:
+        raise UsageError(f"minutes: {minutes} is not a positive number of minutes")
+    if is_run(folder):
+        raise UsageError(f"out: {folder} is a run; choose another folder for the demo")
     check_writable(folder)
     started = time.monotonic()
     # A step on 16 small pictures is too short to be shared: one thread shows twice as many a second as two.

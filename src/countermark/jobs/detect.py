@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from countermark.core.errors import UsageError
 from countermark.forensics.detector import Detector
 from countermark.forensics.evidence import detect
 from countermark.training.run import check_writable
@@ -17,7 +18,9 @@ def detect_files(
     """An entry a file, in the shape of `detect --json`. detectors: runs of trained detectors; model: FILE.py:SPEC
     for those of a model of the user's own."""
     if heatmap is not None:
-        check_writable(Path(heatmap))
+        if not detectors:
+            raise UsageError(f"heatmap: {heatmap}: only detectors find evidence at places; give --detector")
+        check_writable(Path(heatmap), "heatmap")
     loaded = [Detector.load(Path(run), model) for run in detectors]
     return [detect(file, loaded, heatmap) for file in files]
 

@@ -85,7 +85,7 @@ class _Native:
 
 def _from_folder(against: str | Path, pictures: PictureSet) -> PictureSet:
     """The pictures of a folder or zip. A resize would leave its filter for the detector to learn: UsageError."""
-    source = _Native(open_made(against), pictures.size, pictures.channels)
+    source = _Native(open_made(against, "against"), pictures.size, pictures.channels)
     made = load(source, pictures.size)
     if source.others:
         width, height = min(source.others)
@@ -93,6 +93,8 @@ def _from_folder(against: str | Path, pictures: PictureSet) -> PictureSet:
             f"against: {against} holds pictures of {width} x {height} px, the real ones are {pictures.size} x "
             f"{pictures.size} px; give both in one size as they were made, or the generator's run"
         )
+    if shared := len(set(made.units) & set(pictures.units)):
+        raise UsageError(f"against: {shared} pictures of {against} are among the real ones; take them out of one side")
     if made.channels > pictures.channels:
         raise UsageError(f"against: {against} holds colour pictures, the real ones are grey; give both alike")
     images = np.broadcast_to(made.images, (*made.images.shape[:3], pictures.channels))

@@ -16,6 +16,8 @@ from countermark.metrics.distribution import compare
 from countermark.training.run import is_run
 from countermark.training.trained import NUM_MEASURED, load_run
 
+MIN_NUM = 12  # pictures on either side that every metric can work with
+
 
 def evaluate(
     made: str | Path,
@@ -35,8 +37,10 @@ def evaluate(
     """
     if part not in (*SHARES, "all"):
         raise UsageError(f"part: {part!r} is none of {named((*SHARES, 'all'))}")
-    if not 12 <= num <= NUM_MEASURED:
-        raise UsageError(f"num: {num} is not between 12 and a million")
+    if not metrics:
+        raise UsageError("metrics: none given; leave --metrics out for all")
+    if not MIN_NUM <= num <= NUM_MEASURED:
+        raise UsageError(f"num: {num} is not between {MIN_NUM} and a million")
     source = open_source(data)
     if is_run(Path(made)):
         trained = load_run(Path(made), model)
@@ -45,17 +49,19 @@ def evaluate(
         fake = f"{num} samples of run {trained.run_id} after {trained.nimg} images"
     else:
         pictures = load(source, inspect(source).common_size())
-        fakes = load(open_made(made), pictures.size).images
+        fakes = load(open_made(made, "made"), pictures.size).images
         fake = f"{len(fakes)} pictures of {made}"
     judge = features_of(pictures, features)
     reals = pictures.part(part).images
+    if len(reals) < MIN_NUM:
+        raise UsageError(f"part: {part!r} of {data} has {len(reals)} pictures, metrics need {MIN_NUM}; try --part all")
     found = compare(judge(reals), judge(fakes), metrics, judge.name, f"{pictures.size} px; {judge.resize}")
     return {**found, "real": f"the part {part!r} of {data}", "fake": fake}
 
 
-def open_made(name: str | Path) -> Source:
+def open_made(name: str | Path, argument: str) -> Source:
     """The source of made pictures called `name`, without each grid.png that `sample` laid beside its seed*.png."""
-    source = open_source(name)
+    source = open_source(name, argument)
     if isinstance(source, FolderSource):
         sampled = {path.parent for path in source.paths if path.name.startswith("seed")}
         kept = [i for i, path in enumerate(source.paths) if path.name != "grid.png" or path.parent not in sampled]

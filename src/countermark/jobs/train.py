@@ -17,7 +17,7 @@ from countermark.data.sources import Batches, Source, open_source
 from countermark.jobs import detector, overrides
 from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
-from countermark.models import find, is_file
+from countermark.models import blaming, find, is_file
 from countermark.training.loop import Length, Trainer, train
 from countermark.training.run import (
     check_config,
@@ -28,6 +28,7 @@ from countermark.training.run import (
     settings_to_json,
 )
 
+MAX_MINUTES = 10**6
 Progress = Callable[[Trainer, float, Mapping[str, float]], None]
 
 
@@ -69,39 +70,44 @@ def train_model(
         raise UsageError(f"setting: {wrong[0]}: these are the data's; leave it out (num_classes=0 ignores classes)")
     if unknown := set(metrics) - set(GROUPS):
         raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
+    if against_model is not None and against is None:
+        raise UsageError(f"against-model: {against_model} needs --against (a run of that model)")
     folder = Path(out)
+    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(f"out: {folder} lies inside the data, whose pictures its samples would join; choose another")
     check_writable(folder)
     if against is not None and str(data) in SYNTHETIC:
         raise UsageError(f"data: a generator made the pictures of {data}; a detector needs real ones there")
-    opponent = None if against is None else detector.Opponent(against, against_model)
-    preset, chosen, pictures = _choose(spec, preset, open_source(data), size, opponent, settings)
-    batches: Batches
-    if opponent is None:
-        batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
-    else:
-        batches, what = detector.batches(opponent, pictures, seed), f"the detector part, against {against},"
-    trainer = _trainer(spec, chosen, batches, seed)
-    config = document(
-        {
-            "model": model if is_file(model) else spec.name,
-            "preset": preset,
-            "settings": settings_to_json(chosen),
-            "data": {"name": str(data), "fingerprint": pictures.fingerprint},
-            "against": None if against is None else str(against),
-            "seed": seed,
-            "from": None if start is None else str(start),
-        }
-    )
-    check_config(folder, config)
-    if start is not None and newest_state(folder) is None:
-        _adopt(trainer, spec, Path(start), say)
-    say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
-    watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
-    length = length or Length(nimg=chosen.total_nimg)
-    last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
-    if opponent is not None:
-        detector.calibrate(folder, opponent, pictures, model if is_file(model) else None)
-    return last
+    with blaming(model):
+        opponent = None if against is None else detector.Opponent(against, against_model)
+        preset, chosen, pictures = _choose(spec, preset, open_source(data), size, opponent, settings)
+        batches: Batches
+        if opponent is None:
+            batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
+        else:
+            batches, what = detector.batches(opponent, pictures, seed), f"the detector part, against {against},"
+        trainer = _trainer(spec, chosen, batches, seed)
+        config = document(
+            {
+                "model": model if is_file(model) else spec.name,
+                "preset": preset,
+                "settings": settings_to_json(chosen),
+                "data": {"name": str(data), "fingerprint": pictures.fingerprint},
+                "against": None if against is None else str(against),
+                "seed": seed,
+                "from": None if start is None else str(start),
+            }
+        )
+        check_config(folder, config)
+        if start is not None and newest_state(folder) is None:
+            _adopt(trainer, spec, Path(start), say)
+        say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
+        watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
+        length = length or Length(nimg=chosen.total_nimg)
+        last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
+        if opponent is not None:
+            detector.calibrate(folder, opponent, pictures, model if is_file(model) else None)
+        return last
 
 
 def _choose(
@@ -132,7 +138,7 @@ def _length(images: int | None, minutes: float | None) -> Length | None:
         raise UsageError("length: give --images or --minutes, not both")
     if images is not None and images < 1:
         raise UsageError(f"images: {images} is not a positive number of images")
-    if minutes is not None and not 0 < minutes < 10**6:
+    if minutes is not None and not 0 < minutes < MAX_MINUTES:
         raise UsageError(f"minutes: {minutes} is not a positive number of minutes")
     if images is None and minutes is None:
         return None

@@ -12,6 +12,8 @@ from countermark.core.files import write_atomic
 from countermark.jobs.page import render
 from countermark.provenance.verify import verify
 
+PAGE_START = b"<!doctype html>"
+
 
 def verify_files(files: Sequence[str], *, report: str | None = None) -> list[dict[str, Any]]:
     """An entry a file, in the shape of `verify --json`; `report` writes them as a page too.
@@ -31,10 +33,19 @@ def _check_place(report: Path) -> None:
     try:
         if report.is_dir():
             raise UsageError(f"report: {report} is a folder; give the name of a file, such as report.html")
+        if report.exists() and not _is_page(report):  # such as the first of the files, where the name was forgotten
+            raise UsageError(f"report: {report} is there and is no page; give another name, such as report.html")
         report.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=report.parent).close()
     except OSError as error:
         raise UsageError(f"report: {report} cannot be written ({error.strerror}); choose another place") from error
+
+
+def _is_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(PAGE_START)).lower() == PAGE_START
 
 
 def as_lines(entry: dict[str, Any]) -> list[str]:

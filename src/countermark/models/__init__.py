@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from countermark.core.errors import UsageError
+from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import sha256_hex
 from countermark.core.spec import Spec
 from countermark.core.text import named, printable
@@ -67,4 +70,23 @@ def _load(path: Path, attribute: str) -> Spec:
             f"model file {printable(path)} has no Spec called {printable(attribute)}; "
             f"end it in {printable(attribute)} = Spec(...)"
         )
+    if not spec.presets:
+        raise UsageError(f"model file {printable(path)}: {printable(attribute)} has no presets; give it one")
     return spec
+
+
+@contextmanager
+def blaming(name: str) -> Iterator[None]:
+    """What goes wrong inside a user's own file, as one line that names the place; for other models nothing changes."""
+    try:
+        yield
+    except CountermarkError:
+        raise
+    except Exception as error:
+        if not is_file(name):
+            raise
+        file = Path(name.rpartition(":")[0] or name)
+        lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if Path(at.filename).name == file.name]
+        place = f"{file}:{lines[-1]}" if lines else str(file)
+        reason = printable(f"{type(error).__name__}: {error}".splitlines()[0])
+        raise UsageError(f"model file {printable(place)} fails ({reason}); mend the file") from error

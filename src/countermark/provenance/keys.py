@@ -72,7 +72,7 @@ def own_identity(certificate: Path, key: Path) -> Identity:
     """The identity of a user's own PEM files. Raises UsageError when they can't be read or do not belong together."""
     from cryptography.hazmat.primitives import serialization
 
-    chain, key_pem = (read_bounded(Path(path), _MAX_PEM_BYTES) for path in (certificate, key))
+    chain, key_pem = (_given(argument, path) for argument, path in (("certificate", certificate), ("key", key)))
     certificates = _certificates(chain, certificate)
     try:
         private = serialization.load_pem_private_key(key_pem, password=None)
@@ -81,6 +81,13 @@ def own_identity(certificate: Path, key: Path) -> Identity:
     if private.public_key() != certificates[0].public_key():
         raise UsageError(f"key {key} does not belong to certificate {certificate}; the leaf comes first in the chain")
     return Identity(chain.decode("ascii", "replace"), key_pem)
+
+
+def _given(argument: str, path: Path) -> bytes:
+    try:
+        return read_bounded(Path(path), _MAX_PEM_BYTES)
+    except CountermarkError as error:
+        raise UsageError(f"{argument}: {error}; give a PEM file") from error
 
 
 def trust_list() -> str:

@@ -140,11 +140,18 @@ def _connected(*, create: bool) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
+def _remedy(error: sqlite3.Error) -> str:
+    """Only a file that is no database is worth moving away: with it goes what is known of released files."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return "restore it, or move it away for a new one"
+    return "free space" if "full" in str(error) else "wait for other processes, or mend the folder's permissions"
+
+
 @contextmanager
 def _reported() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise CountermarkError(f"registry {path()}: {error}; mend it, or move it away for a new one") from error
+        raise CountermarkError(f"registry {path()}: {error}; {_remedy(error)}") from error
     except OSError as error:
         raise CountermarkError(f"registry {path()}: {error.strerror or error}; set COUNTERMARK_HOME") from error

@@ -246,7 +246,8 @@ class _Session:
             self.timing.mend()
             numbers = [record[name] for name in ("nimg", "iteration", "metrics_bytes")]
             sound = all(type(number) is int and 0 <= number <= MAX_NIMG for number in numbers)
-            if not sound or any(len(total) != 2 for total in record["sums"].values()):
+            sums = record["sums"].values()
+            if not sound or any([type(number) in (int, float) for number in total] != [True] * 2 for total in sums):
                 raise ValueError("numbers that no training leaves")
             self.trainer.restore(groups, record)
             self.metrics.cut(record["metrics_bytes"])

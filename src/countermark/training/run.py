@@ -149,21 +149,21 @@ def newest_state(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder. Raises UsageError when nothing can be written there."""
+def check_writable(folder: Path, argument: str = "out") -> None:
+    """Make the folder that `argument` names. Raises UsageError when nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UsageError(f"out: {folder} cannot be written ({error.strerror}); choose another folder") from error
+        raise UsageError(f"{argument}: {folder} cannot be written ({error.strerror}); choose another folder") from error
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the run against other processes; the operating system lets go when this one dies."""
-    links = sorted(path.name for path in folder.iterdir() if path.is_symlink())
-    if links:  # a run may come from a stranger: journals and samples must not be written elsewhere
-        raise UsageError(f"out: {folder}/{links[0]} is a link; a run is trained in files of its own")
+    for path in sorted(folder.iterdir()):  # a run may come from a stranger: nothing may be written elsewhere, or hang
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise UsageError(f"out: {path} is a link or a device; a run is trained in files of its own")
     lock = filelock.FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -15,7 +15,6 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.pixels import to_uint8
 from countermark.core.seeds import generator, latents
 from countermark.core.spec import Settings, Spec
-from countermark.core.text import printable
 from countermark.models import find, is_file
 from countermark.training.run import newest_state, read_config, run_id, settings_from_json
 
@@ -89,7 +88,7 @@ def load_run(folder: Path, model: str | None = None) -> Trained:
         raise UsageError(f"{folder} holds no state yet; train it first")
     name = config["model"]
     if is_file(name) and model is None:
-        raise UsageError(f"{folder} is of a model in a file; name the file yourself: --model {printable(name)}")
+        raise UsageError(f"{folder} is of a model in a file; name it yourself: --model FILE (--against-model in train)")
     spec = find(model if model and is_file(name) else name)
     try:
         settings = settings_from_json(type(next(iter(spec.presets.values()))), config["settings"])
