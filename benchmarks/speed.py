@@ -1,0 +1,163 @@
+"""Images a second of a training step and of sampling, for every generator at 32 and 64 px, against the machine's peak.
+
+The peak is the fastest of a few 3x3 convolutions, forward and backward, channels_last, in the same precision, run and
+number of threads. A training step is everything that the loop does for one batch, averaged over as many iterations as
+make every phase due (critic steps, lazy regularisers). Operations are those of convolutions and matrix products, as
+torch counts them: what a network saves by a cheaper formulation does not count as speed here, but in images a second.
+
+python -m benchmarks.speed [--models stylegan2 r3gan] [--seconds 20] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import record
+from countermark.core.seeds import latents
+from countermark.core.spec import Settings, Spec
+from countermark.data.sources import Batch
+from countermark.models import SPECS, find
+from countermark.training.loop import Trainer
+
+# (batch, channels, side) of the convolutions that the peak is taken of.
+PEAK_SHAPES = ((16, 256, 32), (32, 256, 16), (16, 128, 64), (64, 512, 8))
+SIDES = (32, 64)
+PRECISIONS = {"fp32": {"channels_last": True}, "bf16": {"channels_last": True, "bf16": True}}
+# Configurations of the official codes whose speed was measured: fp32, two AVX-512 cores, 231 GFLOP/s at the peak.
+OFFICIAL = (
+    ("stylegan2", "size64", {"channel_base": 16384, "channel_max": 256, "batch": 8}, 0.9, 15.1),
+    ("stylegan2", "size32", {"channel_base": 16384, "channel_max": 256, "batch": 8}, 5.7, 47.9),
+    ("biggan", "cifar10", {"batch": 32}, 4.8, None),
+    ("r3gan", "cifar10", {"batch": 4}, 0.4, None),
+)
+HEADER = [
+    "model",
+    "px",
+    "precision",
+    "batch",
+    "training images/s",
+    "GFLOP an image",
+    "GFLOP/s",
+    "of the peak",
+    "sampling images/s",
+    "official fp32 images/s (training, sampling)",
+]
+
+
+class Noise:
+    """Pictures of random pixels: what they show changes no speed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.num_classes = settings.num_classes
+        self.shape = (settings.size, settings.size, settings.channels)
+
+    def at(self, position: int, num: int) -> Batch:
+        rng = np.random.default_rng(position)
+        images = rng.integers(0, 256, (num, *self.shape), np.uint8)
+        return Batch(images, rng.integers(0, self.num_classes, num) if self.num_classes else None)
+
+
+def best_rate(run: Callable[[], object], units: float, seconds: float) -> float:
+    """`units` a second of the fastest of at least three runs, for at least `seconds`; one before is not counted."""
+    run()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return units / min(times)
+
+
+def peak_flops(bf16: bool, seconds: float) -> float:
+    """Operations a second of the fastest convolution, forward and backward."""
+    dtype, best = torch.bfloat16 if bf16 else torch.float32, 0.0
+    for num, channels, side in PEAK_SHAPES:
+        conv = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(
+            dtype, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
+        x = torch.randn(num, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        x.requires_grad_()
+        gradient = torch.randn_like(x)
+        flops = 3 * 2 * 9 * channels**2 * side**2 * num
+        best = max(best, best_rate(lambda: conv(x).backward(gradient), flops, seconds / len(PEAK_SHAPES)))  # noqa: B023
+    return best
+
+
+def measure(spec: Spec, settings: Settings, seconds: float) -> tuple[float, float, float]:
+    """(training images a second, operations a training image, sampling images a second)."""
+    trainer = Trainer(spec, settings, Noise(settings), 0)
+    num = math.lcm(*(phase.interval for phase in trainer.phases))
+
+    def iterate() -> None:
+        for _ in range(num):
+            trainer.advance(None)
+
+    with FlopCounterMode(display=False) as counter:
+        iterate()
+    images = num * settings.batch
+    training = best_rate(iterate, images, seconds)
+    G, z = trainer.averages["G"].eval(), latents(range(settings.batch), trainer.num_z)
+    c = (
+        torch.eye(settings.num_classes)[torch.arange(settings.batch) % settings.num_classes]
+        if settings.num_classes
+        else None
+    )
+
+    def sample() -> None:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            G(z, c)
+
+    return training, counter.get_total_flops() / images, best_rate(sample, settings.batch, seconds / 4)
+
+
+def cases(names: list[str]) -> list[tuple[Spec, str, dict, str]]:
+    """(spec, preset, changes, what the official code reaches) for every row but its precision."""
+    rows: list[tuple[Spec, str, dict, str]] = []
+    for spec in SPECS:
+        if spec.kind == "image" and (not names or spec.name in names):
+            rows += [
+                (spec, spec.fitting_preset(side, 3), {"size": side, "channels": 3, "augment": ""}, "") for side in SIDES
+            ]
+    for name, preset, changes, training, sampling in OFFICIAL:
+        if name in {spec.name for spec in SPECS} and (not names or name in names):
+            rows.append((find(name), preset, {"augment": "", **changes}, f"{training}, {sampling or '-'}"))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", default=[])
+    parser.add_argument("--seconds", type=float, default=20, help="for each training measurement (default: 20)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = []
+    peaks = {name: peak_flops("bf16" in changes, options.seconds) for name, changes in PRECISIONS.items()}
+    for spec, preset, changes, official in cases(options.models):
+        for precision, mode in PRECISIONS.items():
+            settings = dataclasses.replace(spec.presets[preset], **changes, **mode)
+            training, flops, sampling = measure(spec, settings, options.seconds)
+            rate = training * flops
+            row = [f"{spec.name}:{preset}", settings.size, precision, settings.batch, training, flops / 1e9, rate / 1e9]
+            rows.append([*row, f"{rate / peaks[precision]:.0%}", sampling, official if precision == "fp32" else ""])
+            print(record.markdown(HEADER, rows[-1:]).splitlines()[-1], flush=True)
+    record.write(
+        "speed",
+        "python -m benchmarks.speed",
+        HEADER,
+        rows,
+        peak_gflops={k: v / 1e9 for k, v in peaks.items()},
+        threads=options.threads,
+    )
+
+
+if __name__ == "__main__":
+    main()
