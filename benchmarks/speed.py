@@ -80,9 +80,8 @@ def peak_flops(bf16: bool, seconds: float) -> float:
     """Operations a second of the fastest convolution, forward and backward."""
     dtype, best = torch.bfloat16 if bf16 else torch.float32, 0.0
     for num, channels, side in PEAK_SHAPES:
-        conv = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(
-            dtype, memory_format=torch.channels_last
-        )  # type: ignore[call-overload]
+        conv = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False, dtype=dtype)
+        conv.to(memory_format=torch.channels_last)
         x = torch.randn(num, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
         x.requires_grad_()
         gradient = torch.randn_like(x)
@@ -105,11 +104,8 @@ def measure(spec: Spec, settings: Settings, seconds: float) -> tuple[float, floa
     images = num * settings.batch
     training = best_rate(iterate, images, seconds)
     G, z = trainer.averages["G"].eval(), latents(range(settings.batch), trainer.num_z)
-    c = (
-        torch.eye(settings.num_classes)[torch.arange(settings.batch) % settings.num_classes]
-        if settings.num_classes
-        else None
-    )
+    classes = torch.arange(settings.batch) % max(settings.num_classes, 1)
+    c = torch.eye(settings.num_classes)[classes] if settings.num_classes else None
 
     def sample() -> None:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
@@ -149,14 +145,10 @@ def main() -> None:
             row = [f"{spec.name}:{preset}", settings.size, precision, settings.batch, training, flops / 1e9, rate / 1e9]
             rows.append([*row, f"{rate / peaks[precision]:.0%}", sampling, official if precision == "fp32" else ""])
             print(record.markdown(HEADER, rows[-1:]).splitlines()[-1], flush=True)
-    record.write(
-        "speed",
-        "python -m benchmarks.speed",
-        HEADER,
-        rows,
-        peak_gflops={k: v / 1e9 for k, v in peaks.items()},
-        threads=options.threads,
-    )
+    command = f"python -m benchmarks.speed --seconds {options.seconds:g} --threads {options.threads}"
+    if options.models:
+        command += f" --models {' '.join(options.models)}"
+    record.write("speed", command, HEADER, rows, peak_gflops={name: peak / 1e9 for name, peak in peaks.items()})
 
 
 if __name__ == "__main__":
