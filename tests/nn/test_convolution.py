@@ -1,9 +1,10 @@
-"""Joined convolutions against the two operations that they join."""
+"""Convolutions against torch's, in every order of differentiation, and joined ones against what they join."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from countermark.nn.convolution import ConvDown, ConvUp
+from countermark.nn.convolution import Conv2d, ConvDown, ConvUp, conv_transpose2d
 
 
 def _picture(side: int) -> torch.Tensor:
@@ -29,3 +30,48 @@ def test_second_derivatives() -> None:
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
     for layer in (ConvDown(1, 2).double(), ConvUp(1, 2).double()):
         assert torch.autograd.gradgradcheck(lambda x, layer=layer: layer(x).square(), x)
+
+
+# kernel, stride, padding, groups
+LAYOUTS = [(3, 1, 1, 1), (3, 1, 1, 2), (4, 2, 1, 1), (1, 1, 0, 4), (3, 2, 1, 1), (4, 1, 0, 4)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "groups"), LAYOUTS)
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_equals_torch_and_its_second_derivatives(
+    kernel: int, stride: int, padding: int, groups: int, order: torch.memory_format
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = Conv2d(4, 8, kernel, stride, padding, groups=groups).double()
+    x = torch.randn(2, 4, 8, 7, generator=generator, dtype=torch.float64).contiguous(memory_format=order)
+    results = []
+    for own in (True, False):
+        point = x.clone().requires_grad_()
+        layer.zero_grad()
+        y = layer(point) if own else F.conv2d(point, layer.weight, layer.bias, stride, padding, 1, groups)
+        (slope,) = torch.autograd.grad(y.tanh().sum(), point, create_graph=True)
+        (slope.square().sum() + y.sum()).backward()
+        results.append([y, slope, point.grad, layer.weight.grad, layer.bias.grad])
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "groups"), LAYOUTS)
+def test_the_transposed_one_too(kernel: int, stride: int, padding: int, groups: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 4 // groups, kernel, kernel, generator=generator, dtype=torch.float64, requires_grad=True)
+    layout = {"stride": stride, "padding": padding, "groups": groups}
+    torch.testing.assert_close(
+        conv_transpose2d(x, weight, **layout),
+        F.conv_transpose2d(x, weight, **layout),  # type: ignore[arg-type]
+    )
+    small = x[:1].detach().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x, w: conv_transpose2d(x, w, **layout).square(), (small, weight))
+
+
+def test_under_autocast_both_factors_are_rounded() -> None:
+    x, layer = torch.randn(1, 3, 8, 8), Conv2d(3, 5, 3, padding=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+        torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1), atol=0.02, rtol=0.02)

@@ -1,4 +1,4 @@
-"""Resampling by matrix products against direct convolution and its own adjoint."""
+"""Resampling against direct convolution and its own adjoint."""
 
 import pytest
 import torch

@@ -21,14 +21,15 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.adversarial import relativistic_d, relativistic_g
 from countermark.losses.penalties import zero_centred
+from countermark.nn.activation import biased_leaky_relu
 from countermark.nn.augmentation import augmenting
+from countermark.nn.convolution import Conv2d
 from countermark.nn.resampling import Downsample, Upsample
 
 SLOPE = 0.2
@@ -42,7 +43,7 @@ def _scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int = 1, groups: int = 1, gain: float = 1.0) -> nn.Module:
-    layer = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
+    layer = Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
     return _scaled(layer, gain)
 
 
@@ -54,7 +55,7 @@ class BiasedLeakyReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x + self.bias[:, None, None], SLOPE)
+        return biased_leaky_relu(x, self.bias, SLOPE)
 
 
 class ResidualBlock(nn.Module):
@@ -119,7 +120,7 @@ class DiscriminativeBasis(nn.Module):
 
     def __init__(self, channels: int, out_dims: int) -> None:
         super().__init__()
-        self.basis = _scaled(nn.Conv2d(channels, channels, 4, groups=channels, bias=False))
+        self.basis = _scaled(Conv2d(channels, channels, 4, groups=channels, bias=False))
         self.linear = _scaled(nn.Linear(channels, out_dims, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -353,20 +354,22 @@ def _settings(
     total_nimg: int,
     ema_nimg: int,
     augment_p: float = 0.0,
+    lr: float = 2e-4,
     num_blocks: int = 2,
+    bf16: bool = False,
     channels: int = 3,
     num_classes: int = 0,
 ) -> R3GANSettings:
     """`num_blocks` blocks a stage, `group` channels a group, every schedule half a cosine over `total_nimg` images.
 
-    augment_p: what the probability of augmentation rises to from 0; 0 for none.
+    augment_p: what the probability of augmentation rises to from 0; 0 for none. bf16: channels_last too.
     """
     return R3GANSettings(
         size=size,
         widths=widths,
         cardinalities=tuple(2 * width // group for width in widths),
         blocks=(num_blocks,) * len(widths),
-        lr=Schedule(2e-4, 5e-5, total_nimg),
+        lr=Schedule(lr, lr / 4, total_nimg),
         beta2=Schedule(0.9, 0.99, total_nimg),
         gamma=Schedule(gamma, gamma / 10, total_nimg),
         batch=batch,
@@ -374,12 +377,15 @@ def _settings(
         ema_halflife_nimg=Schedule(0, ema_nimg, total_nimg),
         augment="r3gan" if augment_p else "",
         augment_p=Schedule(0, augment_p, total_nimg) if augment_p else None,
+        bf16=bf16,
+        channels_last=bf16,
         channels=channels,
         num_classes=num_classes,
     )
 
 
 _WIDTHS_64 = (768, 768, 768, 768, 384)
+_CPU: dict[str, Any] = {"group": 16, "gamma": 1.0, "batch": 32, "lr": 4e-4, "num_blocks": 1, "bf16": True}
 _FACES: dict[str, Any] = {"group": 16, "total_nimg": 20_000_000, "ema_nimg": 500_000, "augment_p": 0.3}
 _IMAGENET: dict[str, Any] = {"group": 32, "total_nimg": 200_000_000, "ema_nimg": 50_000_000, "num_classes": 1000}
 
@@ -404,6 +410,8 @@ SPEC = Spec(
         "ffhq256": _settings(256, (*_WIDTHS_64, 192, 96), gamma=150.0, batch=256, **_FACES),
         "imagenet32": _settings(32, (1536,) * 4, augment_p=0.5, gamma=0.5, batch=4096, **_IMAGENET),
         "imagenet64": _settings(64, (1536,) * 5, augment_p=0.4, gamma=1.0, batch=4096, **_IMAGENET),
+        "size32": _settings(32, (256, 256, 128, 32), total_nimg=200_000, ema_nimg=5_000, **_CPU),
+        "size64": _settings(64, (256, 256, 128, 64, 16), total_nimg=200_000, ema_nimg=5_000, **_CPU),
         "mnist32": _settings(
             32,
             (128, 64, 32, 8),
