@@ -23,6 +23,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 GOLDEN = Path(__file__).parent / "golden"
+_FILTERS = {"Kernel", "resample_filter", "up_filter", "down_filter"}
+BUFFERS = _FILTERS | {"w_avg", "noise_const", "transform", "freqs", "phases", "magnitude_ema"}
 
 
 def golden(model: str) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor], dict[str, Any]]:
@@ -134,7 +136,7 @@ def tree(root: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             if name not in module._modules:
                 module.add_module(name, nn.ModuleList() if following.isdigit() else part())
             module = module._modules[name]  # type: ignore[assignment]
-        if leaf == "Kernel" or not tensor.is_floating_point() or leaf.startswith("running"):
+        if leaf in BUFFERS or not tensor.is_floating_point() or leaf.startswith("running"):
             module.register_buffer(leaf, tensor)
         else:
             module.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))

@@ -17,6 +17,11 @@ def test_cosine_and_linear_differ_at_a_quarter() -> None:
     assert at(0.3, 25) == 0.3
 
 
+def test_a_step_waits_and_jumps() -> None:
+    schedule = Schedule(0.0, 8.0, 100, "step")
+    assert [schedule.at(nimg) for nimg in (0, 50, 99, 100, 10**9)] == [0, 0, 0, 8, 8]
+
+
 @given(st.floats(-10, 10), st.floats(-10, 10), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_schedules_move_one_way(start: float, end: float, one: int, other: int) -> None:
     schedule = Schedule(start, end, 10**6)

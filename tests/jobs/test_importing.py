@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import time
 from pathlib import Path
 
@@ -66,6 +67,56 @@ def test_dcgan_s_files_give_its_outputs(zipped: bool, tmp_path: Path) -> None:
     assert near(images, official["img_eval"])
     assert near(torch.sigmoid(trained.networks["D"](images)).view(-1, 1, 1, 1), official["p_real_eval"])
     assert trained.sample([1, 2]).shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize("model", ["biggan", "biggan_deep"])
+@pytest.mark.parametrize("zipped", [True, False], ids=["since 1.6", "before 1.6"])
+def test_biggan_s_files_give_its_outputs(model: str, zipped: bool, tmp_path: Path) -> None:
+    """G_ema is G with the statistics of batch normalisation shifted, so that it can be told from G."""
+    states, official, config = golden(model)
+    states["G_ema"] = {key: t + 1 if key.endswith("stored_mean") else t for key, t in states["G"].items()}
+    files = [tmp_path / f"{name}_best0.pth" for name in states]
+    for file, state in zip(files, states.values(), strict=True):
+        file.write_bytes(pth(state, zipped=zipped))
+    groups, _ = checkpoint.load_state(import_run(files, model=model, out=tmp_path / "run"))
+    live, average = (groups[group]["G.output_layer.0.running_mean"] for group in ("networks", "averages"))
+    assert torch.equal(average, live + 1)
+    import_run([files[0], files[1]], model=model, out=tmp_path / "without")
+    trained = load_run(tmp_path / "without")
+    c = torch.nn.functional.one_hot(official["y"], config["n_classes"]).float()
+    assert near(trained.networks["G"](official["z"], c), official["img_eval"])
+    assert near(trained.networks["D"](official["img_eval"], c)[:, None], official["logits_eval"])
+    assert trained.settings.num_classes == config["n_classes"]
+    assert trained.sample([1, 2], truncation=0.5).shape == official["img_eval"][:2].shape
+    import_run([files[0]], model=model, out=tmp_path / "alone")
+    alone = load_run(tmp_path / "alone")
+    assert near(alone.networks["G"](official["z"], c), official["img_eval"])
+    assert alone.networks["D"](official["img_eval"], c).isfinite().all()
+
+
+def test_a_biggan_without_attention_chunks_and_shared_embedding(tmp_path: Path) -> None:
+    """The official CIFAR-10 recipe's, whose keys are made of ours here."""
+    ours = find("biggan")
+    settings = dataclasses.replace(ours.presets["cifar10"], widths_g=(8, 8, 8, 8), widths_d=(8, 8, 8, 8), num_z=6)  # type: ignore[call-arg]
+    torch.manual_seed(0)
+    networks = {name: network.eval() for name, network in ours.build(settings).items()}
+    endings = {"spectral.u": "u0", "spectral.sv": "sv0", "norm.running_mean": "stored_mean"}
+    endings |= {"norm.running_var": "stored_var", "layer.0.weight": "layer.0.gain"}
+    endings |= {"layer.0.running_mean": "layer.0.stored_mean", "layer.0.running_var": "layer.0.stored_var"}
+    for name, network in networks.items():
+        state = {key: t for key, t in network.state_dict().items() if not key.endswith("tracked")}
+        for ending, theirs in endings.items():
+            state = {re.sub(rf"{re.escape(ending)}$", theirs, key): t for key, t in state.items()}
+        assert not any("spectral" in key or "running" in key for key in state)
+        (tmp_path / f"{name}.pth").write_bytes(pth(state))
+    import_run([tmp_path / "G.pth", tmp_path / "D.pth"], model="biggan", out=tmp_path / "run")
+    trained = load_run(tmp_path / "run")
+    fixed = ("num_z", "num_embed", "hierarchical", "widths_g", "widths_d", "attention_g", "attention_d", "num_classes")
+    assert {key: getattr(trained.settings, key) for key in fixed} == {key: getattr(settings, key) for key in fixed}
+    z, c = torch.randn(2, 6), torch.eye(10)[:2]
+    x = networks["G"](z, c)
+    assert torch.equal(trained.networks["G"](z, c), x)
+    assert torch.equal(trained.networks["D"](x, c), networks["D"](x, c))
 
 
 @pytest.mark.parametrize("kind", ["Network", "Persistent"])
@@ -205,7 +256,7 @@ def test_bad_use_is_one_line_and_leaves_no_run(
     (tmp_path / "r3gan.pkl").write_bytes(r3gan_pickle(tmp_path / "trap"))
     out = tmp_path / "run"
     for words, status, reason in (
-        ((G, "--model", "gan"), 2, "no official checkpoints to import; choose dcgan, r3gan"),
+        ((G, "--model", "gan"), 2, "no official checkpoints to import; choose biggan, biggan_deep, dcgan, "),
         ((G, "--model", "npr"), 2, "no official checkpoints"),
         ((G, "--model", "biggest"), 2, "unknown model"),
         ((G, "--model", "dcgan:dcgan64"), 2, "unknown model"),

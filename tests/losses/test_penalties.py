@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from countermark.losses.penalties import clip_weights, one_centred, zero_centred
+from countermark.losses.penalties import clip_weights, off_diagonal, one_centred, path_lengths, zero_centred
 
 
 def _pictures(num: int, seed: int = 0) -> Tensor:
@@ -103,3 +103,37 @@ def test_clip_weights() -> None:
     torch.testing.assert_close(module.weight.detach(), torch.tensor([[-0.01, -0.01, 0.0], [0.005, 0.01, 0.01]]))
     assert module.weight.requires_grad
     assert module.bias.abs().max() <= 0.01
+
+
+def test_off_diagonal_by_hand() -> None:
+    """Rows (1, 0) and (1, 1) have the Gram matrix ((1, 1), (1, 2)), whose diagonal does not count."""
+    weight = torch.tensor([[1.0, 0.0], [1.0, 1.0]], requires_grad=True)
+    penalty = off_diagonal([weight, torch.eye(3) * 5])
+    assert penalty.item() == 2
+    (gradient,) = torch.autograd.grad(penalty, weight)
+    assert torch.equal(gradient, 4 * torch.tensor([[0.0, 1.0], [1.0, 0.0]]) @ weight)
+
+
+def test_off_diagonal_takes_a_row_for_each_output_channel() -> None:
+    weight = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    expected = sum((weight[i] * weight[j]).sum() ** 2 for i in range(3) for j in range(3) if i != j)
+    torch.testing.assert_close(off_diagonal([weight]), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert off_diagonal([weight]).dtype == torch.float32
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 1000))
+def test_path_lengths_of_a_linear_generator(num: int, num_ws: int, seed: int) -> None:
+    """Pictures A sum_l w_l have the Jacobian A in every layer: lengths are |A^T y| / sqrt(H W)."""
+    stream = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(2 * 3 * 5, 4, generator=stream, dtype=torch.float64).requires_grad_()
+    ws = torch.randn(num, num_ws, 4, generator=stream, dtype=torch.float64).requires_grad_()
+    pictures = (ws.sum(1) @ matrix.T).view(num, 2, 3, 5)
+    lengths = path_lengths(pictures, ws, torch.Generator().manual_seed(seed + 1))
+    y = torch.randn(num, 2, 3, 5, generator=torch.Generator().manual_seed(seed + 1)).double().flatten(1)
+    expected = (y @ matrix).norm(dim=1) / 15**0.5
+    torch.testing.assert_close(lengths, expected)
+    (ours,) = torch.autograd.grad(lengths.sum(), matrix)
+    (theirs,) = torch.autograd.grad(expected.sum(), matrix)
+    torch.testing.assert_close(ours, theirs)

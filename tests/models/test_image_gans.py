@@ -11,8 +11,9 @@ from countermark.core.errors import UsageError
 from countermark.core.seeds import generator
 from countermark.core.spec import Schedule, Settings, Spec, Step, at
 from countermark.models import find
-from countermark.models.image import dcgan, gan, r3gan, wgan, wgan_gp
+from countermark.models.image import biggan, biggan_deep, dcgan, gan, r3gan, sagan, sngan, wgan, wgan_gp
 from countermark.nn.augmentation import Augment
+from countermark.nn.residual import ResidualSettings
 
 # From the papers' official implementations.
 PARAMETERS = {
@@ -26,6 +27,13 @@ PARAMETERS = {
     # By hand: linear layer, three blocks, output; the critic's blocks 1, 2, 3 and 4, output.
     ("wgan_gp", "cifar10"): (264_192 + 3 * 312_192 + 3_715, 151_680 + 311_680 + 2 * 295_168 + 129),
     ("wgan_gp", "sngan32"): (4_276_739, 1_055_879),  # StudioGAN's WGAN-GP for CIFAR-10
+    ("sngan", "cifar10"): (4_304_387, 1_055_105),  # StudioGAN's
+    # SAGAN by hand in test_sagan.py. BigGAN: ajbrock/BigGAN-PyTorch.
+    ("biggan", "imagenet64"): (31_969_540, 20_571_842),
+    ("biggan", "imagenet128"): (70_433_988, 87_982_370),
+    ("biggan", "imagenet128_ch64"): (31_978_628, 39_448_258),
+    ("biggan", "imagenet256"): (82_235_844, 99_225_890),
+    ("biggan_deep", "imagenet128"): (50_244_484, 34_590_210),
     # G 100-1200-1200-784; D two maxout layers of 240 units with 5 pieces, one output: counted by hand.
     ("gan", "mnist"): (101 * 1200 + 1201 * 1200 + 1201 * 784, 785 * 1200 + 241 * 1200 + 241),
 }
@@ -40,16 +48,28 @@ def test_parameter_counts_of_the_papers(model: str, preset: str) -> None:
     assert counts == PARAMETERS[model, preset]
 
 
-GANS: tuple[Spec, ...] = (gan.SPEC, dcgan.SPEC, wgan.SPEC, wgan_gp.SPEC, r3gan.SPEC)
+GANS: tuple[Spec, ...] = (
+    gan.SPEC,
+    dcgan.SPEC,
+    wgan.SPEC,
+    wgan_gp.SPEC,
+    sngan.SPEC,
+    sagan.SPEC,
+    biggan.SPEC,
+    biggan_deep.SPEC,
+    r3gan.SPEC,
+)
 
 
 def _at_size(settings: Settings, size: int, **other: int) -> Settings:
     if isinstance(settings, r3gan.R3GANSettings):
         num = int(math.log2(size)) - 1
         other |= {"widths": (16,) * num, "cardinalities": (2,) * num, "blocks": (1,) * num}  # type: ignore[dict-item]
-    if isinstance(settings, wgan_gp.WGANGPSettings):
+    if isinstance(settings, wgan_gp.WGANGPSettings | ResidualSettings):
         widths = (16,) * (int(math.log2(size)) - 1)
-        other |= {"widths_g": widths, "widths_d": widths}  # type: ignore[dict-item]
+        other |= {"widths_g": widths, "widths_d": widths, "num_z": 4 * len(widths)}  # type: ignore[dict-item]
+    if isinstance(settings, ResidualSettings):
+        other["attention_d"] = (size // 2,) if settings.attention_d else ()  # type: ignore[assignment]
     return dataclasses.replace(settings, size=size, **other)  # type: ignore[arg-type]
 
 

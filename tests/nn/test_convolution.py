@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from countermark.core.gradients import input_gradient
+from countermark.nn import convolution
 from countermark.nn.convolution import Conv2d, ConvDown, ConvUp, conv_transpose2d
 
 
@@ -75,3 +77,17 @@ def test_under_autocast_both_factors_are_rounded() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
         torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1), atol=0.02, rtol=0.02)
+
+
+def test_penalties_on_inputs_cost_no_gradients_in_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    sought = []
+    gradients = convolution._Layout.gradients
+    monkeypatch.setattr(
+        convolution._Layout, "gradients", lambda *args, in_x: sought.append(in_x) or gradients(*args, in_x=in_x)
+    )
+    layer, x = Conv2d(3, 5, 3, padding=1), torch.randn(1, 3, 6, 6, requires_grad=True)
+    slope = input_gradient(layer(x).tanh(), x)
+    assert sought == [True]
+    slope.square().sum().backward()
+    assert False in sought
+    assert layer.weight.grad is not None

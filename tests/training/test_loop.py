@@ -104,6 +104,18 @@ def test_the_average_is_the_weighted_sum_of_the_past() -> None:
     assert torch.equal(run.averages["G"].norm.running_mean, run.networks["G"].norm.running_mean)
 
 
+def test_running_statistics_are_averaged_where_the_spec_says_so() -> None:
+    settings = dataclasses.replace(TINY, ema_halflife_nimg=8)
+    run = Trainer(dataclasses.replace(SPEC, average_buffers=True), settings, Noise(), 0)
+    seen = []
+    for _ in range(3):
+        run.advance(None)
+        seen.append(run.networks["G"].norm.running_mean.clone())
+    average = run.averages["G"].norm
+    assert torch.allclose(average.running_mean, seen[0] / 8 + seen[1] / 4 + seen[2] / 2, atol=1e-7)
+    assert torch.equal(average.num_batches_tracked, run.networks["G"].norm.num_batches_tracked)
+
+
 def test_a_half_life_of_nothing_copies() -> None:
     run = trainer(ema_halflife_nimg=0)
     run.advance(None)

@@ -16,7 +16,7 @@ _AHEAD_BYTES = 64 * 2**20
 
 
 def keep_freed_memory() -> None:
-    """From now on freed memory is kept for the next request, where the C library is glibc; elsewhere nothing changes."""
+    """From now on freed memory waits for the next request, where the C library is glibc; elsewhere nothing changes."""
     if sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION"):
         return
     libc = ctypes.CDLL(None)

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 class Schedule:
     """A number that goes from `start` to `end` over the first `over_nimg` images, then stays.
 
-    `cosine` follows half a cosine (R3GAN, arXiv:2501.05441), `linear` a straight line.
+    `cosine` follows half a cosine (R3GAN, arXiv:2501.05441), `linear` a straight line, `step` waits and jumps.
     """
 
     start: float
     end: float
     over_nimg: int
-    shape: Literal["cosine", "linear"] = "cosine"
+    shape: Literal["cosine", "linear", "step"] = "cosine"
 
     def at(self, nimg: int) -> float:
         t = min(max(nimg / self.over_nimg, 0.0), 1.0)
-        weight = (1 - math.cos(math.pi * t)) / 2 if self.shape == "cosine" else t
+        weight = {"cosine": (1 - math.cos(math.pi * t)) / 2, "linear": t, "step": math.floor(t)}[self.shape]
         return self.start + (self.end - self.start) * weight
 
 
@@ -169,6 +169,7 @@ class Spec:
     F(x) -> logits [N], higher is more synthetic).
     build(settings) returns the networks by name; phases(settings) the phases in the order in which they run.
     num_z(settings) is the length of z. averaged: the networks of which a moving average is kept and sampled.
+    average_buffers: whether running statistics and the like are averaged as weights are (BigGAN), or copied.
     rename_official(key) turns a key of the official state dict (without the network's prefix) into ours.
     from_official(arguments, tensors) reads an official checkpoint; both are by network: G always, D and G_ema where the
     files have them. arguments[network] are those of its official constructor by name ({} where the files do not say),
@@ -186,6 +187,7 @@ class Spec:
     phases: Callable[..., tuple[Phase, ...]]
     num_z: Callable[..., int] = field(default=lambda settings: 0)
     averaged: tuple[str, ...] = ("G",)
+    average_buffers: bool = False
     rename_official: Callable[[str], str] | None = None
     from_official: Callable[..., tuple[dict[str, Any], dict[str, dict[str, Tensor]]]] | None = None
 

@@ -49,8 +49,8 @@ def import_run(
 
     The run's averages are G_ema, or G where there is none, and its networks G and D, or G_ema where there is no G. A
     checkpoint without D can be sampled; D then starts fresh in a training from this run. Training settings, which no
-    checkpoint holds, are those of the preset of its size. The run names the files and their sha256 as its source; the
-    weights keep the licence that they came with.
+    checkpoint holds, are those of the preset of its size that is most like it. The run names the files and their sha256
+    as its source; the weights keep the licence that they came with.
     Raises UsageError for a model without official checkpoints, for files whose network is unclear, without G, and for
     a folder that holds other things; CountermarkError for files that are damaged, of another model, or ask for more
     than data.
@@ -130,11 +130,21 @@ def _translate(spec: Spec, found: Mapping[str, Network]) -> tuple[dict[str, Any]
 def _complete(spec: Spec, fixed: Mapping[str, Any]) -> tuple[str, Settings]:
     """The preset of the checkpoint's size, and its settings with those that the checkpoint, a stranger's, fixes."""
     try:
-        preset = spec.fitting_preset(fixed["size"], fixed["channels"])
+        preset = _nearest(spec, fixed)
         known = spec.presets[preset]
         return preset, settings_from_json(type(known), {**settings_to_json(known), **fixed})
     except TypeError as error:
         raise CountermarkError(f"these are no networks that {spec.name} can have ({printable(error)})") from error
+
+
+def _nearest(spec: Spec, fixed: Mapping[str, Any]) -> str:
+    """The preset of the checkpoint's size that has most of its shape, so that it is trained on as its kind is."""
+    shared = {
+        name: sum(getattr(preset, field, None) == value for field, value in fixed.items())
+        for name, preset in spec.presets.items()
+        if preset.size == fixed["size"]
+    }
+    return max(shared, key=shared.__getitem__) if shared else spec.fitting_preset(fixed["size"], fixed["channels"])
 
 
 def _networks(spec: Spec, settings: Settings, states: StateDicts) -> tuple[dict[str, dict[str, Tensor]], list[str]]:

@@ -1,21 +1,19 @@
-"""Penalties on the discriminator's gradient, and the weight clipping that they replaced.
+"""Penalties on D's gradient, the weight clipping that they replaced, and two on G: on its weights and path lengths.
 
-Penalties come as a value per sample [N] and can be differentiated again (exact double backward). A gradient per sample
-is only that sample's where the samples of a batch do not see each other: no batch normalisation in D.
+Penalties on gradients come as a value per sample [N] and can be differentiated again (exact double backward). A
+gradient per sample is only that sample's where the samples of a batch do not see each other: no batch normalisation in
+D.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-
-def _input_gradient(logits: Tensor, x: Tensor) -> Tensor:
-    """d logits[n] / d x[n], flattened to [N,-1], with a graph so that a loss can be built on it."""
-    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    return gradient.flatten(1)
+from countermark.core.gradients import input_gradient
 
 
 def zero_centred(logits: Tensor, x: Tensor) -> Tensor:
@@ -23,7 +21,7 @@ def zero_centred(logits: Tensor, x: Tensor) -> Tensor:
 
     R1 where x are reals, R2 where x are fakes; weight both by gamma / 2 (arXiv:1801.04406, eq. 9 and 10).
     """
-    return _input_gradient(logits, x).square().sum(1)
+    return input_gradient(logits, x).flatten(1).square().sum(1)
 
 
 def one_centred(D: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, generator: torch.Generator) -> Tensor:
@@ -34,7 +32,17 @@ def one_centred(D: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, g
     """
     alpha = torch.rand(len(x_real), generator=generator).to(x_real).view(-1, *[1] * (x_real.ndim - 1))
     x = torch.lerp(x_fake.detach().to(x_real), x_real.detach(), alpha).requires_grad_()  # fakes may come as bfloat16
-    return (torch.linalg.vector_norm(_input_gradient(D(x), x), dim=1) - 1).square()
+    return (torch.linalg.vector_norm(input_gradient(D(x), x).flatten(1), dim=1) - 1).square()
+
+
+def path_lengths(x_fake: Tensor, ws: Tensor, generator: torch.Generator) -> Tensor:
+    """||J^T y|| per sample [N] with y ~ N(0, I), for pictures x_fake [N,C,H,W] made of ws [N,num_ws,w_dim].
+
+    J is the Jacobian of a picture in its w; the square is the mean over the `num_ws` layers, and y is divided by
+    sqrt(H W) so that lengths do not grow with the resolution (StyleGAN2, arXiv:1912.04958, section 3.2, eq. 4).
+    """
+    y = torch.randn(x_fake.shape, generator=generator).to(x_fake) / math.sqrt(x_fake[0, 0].numel())
+    return input_gradient(x_fake * y, ws).square().sum(2).mean(1).sqrt()
 
 
 @torch.no_grad()
@@ -42,3 +50,13 @@ def clip_weights(module: nn.Module, bound: float) -> None:
     """Clamp every parameter of `module` to [-bound, bound] in place (WGAN, arXiv:1701.07875, algorithm 1: 0.01)."""
     for parameter in module.parameters():
         parameter.clamp_(-bound, bound)
+
+
+def off_diagonal(weights: Iterable[Tensor]) -> Tensor:
+    """The sum over `weights` [out,...] of ||W W^T * (1 - I)||_F^2 with W [out,-1], a scalar: 0 for orthogonal rows.
+
+    BigGAN's orthogonal regularisation, which leaves the rows' norms free (arXiv:1809.11096, eq. 3, with weight 1e-4).
+    """
+    with torch.autocast("cpu", enabled=False):
+        grams = [weight.flatten(1) @ weight.flatten(1).T for weight in weights]
+        return torch.stack([(gram - gram.diag().diag()).square().sum() for gram in grams]).sum()

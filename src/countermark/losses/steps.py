@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from countermark.core.spec import Step
+from countermark.losses.penalties import off_diagonal
 
 
 def discriminator_step(step: Step, loss: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
@@ -21,6 +22,22 @@ def discriminator_step(step: Step, loss: Callable[[Tensor, Tensor], Tensor]) -> 
         x_fake = step.networks["G"](step.z(), step.c)
     logits_real = step.networks["D"](step.seen(step.x), step.c)
     logits_fake = step.networks["D"](step.seen(x_fake), step.c)
+    return _terms(loss, logits_real, logits_fake)
+
+
+def joint_discriminator_step(step: Step, loss: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+    """`discriminator_step` for a D that looks at each picture alone: reals and fakes are one batch, in one pass.
+
+    It is quicker, and moves the power iteration of spectral normalisation by one step, as in BigGAN's code.
+    """
+    with torch.no_grad():
+        x_fake = step.networks["G"](step.z(), step.c)
+    x = step.seen(torch.cat([step.x, x_fake]))
+    logits = step.networks["D"](x, None if step.c is None else torch.cat([step.c, step.c]))
+    return _terms(loss, *logits.chunk(2))
+
+
+def _terms(loss: Callable[[Tensor, Tensor], Tensor], logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
     return {
         "loss": loss(logits_real, logits_fake).mean(),
         "logits_real": logits_real,
@@ -33,3 +50,13 @@ def generator_step(step: Step, loss: Callable[[Tensor], Tensor]) -> dict[str, Te
     """G minimises the mean of loss(D(G(z)))."""
     logits_fake = step.networks["D"](step.seen(step.networks["G"](step.z(), step.c)), step.c)
     return {"loss": loss(logits_fake).mean(), "logits_fake": logits_fake}
+
+
+def orthogonal_generator_step(
+    step: Step, loss: Callable[[Tensor], Tensor], strength: float, exempt: str
+) -> dict[str, Tensor]:
+    """`generator_step` with `strength` times `off_diagonal` of G's weights but those of its module `exempt`."""
+    terms = generator_step(step, loss)
+    named = step.networks["G"].named_parameters()
+    penalty = off_diagonal(weight for name, weight in named if weight.ndim > 1 and not name.startswith(f"{exempt}."))
+    return {**terms, "loss": terms["loss"] + strength * penalty, "off_diagonal": penalty}

@@ -15,13 +15,34 @@ from countermark.core.files import sha256_hex
 from countermark.core.spec import Spec
 from countermark.core.text import named, printable
 from countermark.models.detect.npr import SPEC as NPR
+from countermark.models.image.biggan import SPEC as BIGGAN
+from countermark.models.image.biggan_deep import SPEC as BIGGAN_DEEP
 from countermark.models.image.dcgan import SPEC as DCGAN
 from countermark.models.image.gan import SPEC as GAN
 from countermark.models.image.r3gan import SPEC as R3GAN
+from countermark.models.image.sagan import SPEC as SAGAN
+from countermark.models.image.sngan import SPEC as SNGAN
+from countermark.models.image.stylegan2 import SPEC as STYLEGAN2
+from countermark.models.image.stylegan3 import SPEC_R as STYLEGAN3_R
+from countermark.models.image.stylegan3 import SPEC_T as STYLEGAN3_T
 from countermark.models.image.wgan import SPEC as WGAN
 from countermark.models.image.wgan_gp import SPEC as WGAN_GP
 
-SPECS: tuple[Spec, ...] = (GAN, DCGAN, WGAN, WGAN_GP, R3GAN, NPR)
+SPECS: tuple[Spec, ...] = (
+    GAN,
+    DCGAN,
+    WGAN,
+    WGAN_GP,
+    SNGAN,
+    SAGAN,
+    BIGGAN,
+    BIGGAN_DEEP,
+    STYLEGAN2,
+    STYLEGAN3_T,
+    STYLEGAN3_R,
+    R3GAN,
+    NPR,
+)
 _OWN_FILE = re.compile(r"(.+\.py)(?::(\w*))?")
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from countermark.core.gradients import weights_wanted
+
 
 class _BiasedLeakyReLU(torch.autograd.Function):
     @staticmethod
@@ -23,7 +25,7 @@ class _BiasedLeakyReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (y,) = ctx.saved_tensors
         in_x = _Slope.apply(gradient, y, *ctx.slopes)
-        in_bias = in_x.sum((0, 2, 3)) if ctx.needs_input_grad[1] else None
+        in_bias = in_x.sum((0, 2, 3)) if ctx.needs_input_grad[1] and weights_wanted() else None
         return in_x, in_bias, None, None
 
 

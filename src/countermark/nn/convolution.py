@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from countermark.core.gradients import weights_wanted
+
 
 class _Layout(NamedTuple):
     """Stride and padding, the same along both axes, and groups."""
@@ -46,7 +48,8 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         in_x = _Transposed.apply(gradient, weight, x.shape, ctx.layout) if wanted[0] else None
-        in_weight = _WeightGradient.apply(gradient, x, weight.shape, ctx.layout) if wanted[1] else None
+        wanted_weight = wanted[1] and weights_wanted()
+        in_weight = _WeightGradient.apply(gradient, x, weight.shape, ctx.layout) if wanted_weight else None
         return in_x, in_weight, None
 
 
@@ -64,7 +67,8 @@ class _Transposed(torch.autograd.Function):
         y, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         in_y = _Convolution.apply(gradient, weight, ctx.layout) if wanted[0] else None
-        in_weight = _WeightGradient.apply(y, gradient, weight.shape, ctx.layout) if wanted[1] else None
+        wanted_weight = wanted[1] and weights_wanted()
+        in_weight = _WeightGradient.apply(y, gradient, weight.shape, ctx.layout) if wanted_weight else None
         return in_y, in_weight, None, None
 
 

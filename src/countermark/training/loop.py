@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from countermark.core import checkpoint
 from countermark.core.errors import CountermarkError
 from countermark.core.files import sweep
+from countermark.core.memory import keep_freed_memory
 from countermark.core.pixels import to_tensor
 from countermark.core.seeds import derive, generator
 from countermark.core.spec import Phase, Settings, Spec, Step, at
@@ -51,6 +52,7 @@ class Trainer:
     """Networks, their averages and optimisers after `nimg` images; `advance` shows one batch."""
 
     def __init__(self, spec: Spec, settings: Settings, batches: Batches, seed: int) -> None:
+        keep_freed_memory()
         self.settings, self.batches, self.seed = settings, batches, seed
         torch.manual_seed(derive(seed, "init"))
         self.networks = spec.build(settings)
@@ -60,6 +62,7 @@ class Trainer:
                 for name, net in self.networks.items()
             }
         self.averages = {name: frozen_copy(self.networks[name]) for name in spec.averaged}
+        self.average_buffers = spec.average_buffers
         self.phases = spec.phases(settings)
         labels = [phase.label for phase in self.phases]
         if len(set(labels)) < len(labels):
@@ -152,14 +155,20 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Exponential moving average with a half-life in images; buffers are copied (StyleGAN, arXiv:1812.04948)."""
+        """Exponential moving average with a half-life in images.
+
+        Buffers are copied (StyleGAN, arXiv:1812.04948) unless the spec averages them too (whole numbers never are).
+        """
         halflife_nimg = at(self.settings.ema_halflife_nimg, self.nimg)
         decay = 0.5 ** (self.settings.batch / halflife_nimg) if halflife_nimg > 0 else 0.0
         for name, average in self.averages.items():
             live = self.networks[name]
             torch._foreach_lerp_(list(average.parameters()), list(live.parameters()), 1 - decay)
             for mine, theirs in zip(average.buffers(), live.buffers(), strict=True):
-                mine.copy_(theirs)
+                if self.average_buffers and mine.is_floating_point():
+                    mine.lerp_(theirs, 1 - decay)
+                else:
+                    mine.copy_(theirs)
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         """(groups of tensors, record) for core.checkpoint: everything that `restore` needs to go on byte for byte."""

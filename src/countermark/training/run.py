@@ -27,7 +27,7 @@ from countermark.core.spec import Schedule, Settings
 FORMAT = "countermark-run"
 VERSION = 1
 MAX_CONFIG_BYTES = 16 * 2**20
-# What no sound run exceeds: sides, widths and classes; blocks over all stages; numbers of images.
+# What no sound run exceeds: sides, widths and classes; blocks over all stages, or at a side; numbers of images.
 MAX_COUNT, MAX_BLOCKS, MAX_NIMG = 2**17, 256, 10**15
 
 
@@ -49,7 +49,8 @@ def settings_from_json(kind: type[Settings], values: Mapping[str, Any]) -> Setti
     settings = kind(**fields)
     for name, hint in get_type_hints(kind).items():
         value = getattr(settings, name)
-        sound = _is_sound(value, hint, MAX_NIMG if name.endswith("_nimg") else MAX_COUNT)
+        limit = MAX_NIMG if name.endswith("_nimg") else MAX_BLOCKS if name.startswith("depth") else MAX_COUNT
+        sound = _is_sound(value, hint, limit)
         if not sound or (name == "blocks" and sum(value) > MAX_BLOCKS):
             raise TypeError(f"{name} is not a value that it can have")
     return settings

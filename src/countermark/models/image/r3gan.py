@@ -395,6 +395,8 @@ SPEC = Spec(
     paper="arXiv:2501.05441",
     year=2024,
     presets={
+        "size32": _settings(32, (256, 256, 128, 32), total_nimg=200_000, ema_nimg=5_000, **_CPU),
+        "size64": _settings(64, (256, 256, 128, 64, 16), total_nimg=200_000, ema_nimg=5_000, **_CPU),
         "cifar10": _settings(
             32,
             (768,) * 4,
@@ -410,8 +412,6 @@ SPEC = Spec(
         "ffhq256": _settings(256, (*_WIDTHS_64, 192, 96), gamma=150.0, batch=256, **_FACES),
         "imagenet32": _settings(32, (1536,) * 4, augment_p=0.5, gamma=0.5, batch=4096, **_IMAGENET),
         "imagenet64": _settings(64, (1536,) * 5, augment_p=0.4, gamma=1.0, batch=4096, **_IMAGENET),
-        "size32": _settings(32, (256, 256, 128, 32), total_nimg=200_000, ema_nimg=5_000, **_CPU),
-        "size64": _settings(64, (256, 256, 128, 64, 16), total_nimg=200_000, ema_nimg=5_000, **_CPU),
         "mnist32": _settings(
             32,
             (128, 64, 32, 8),

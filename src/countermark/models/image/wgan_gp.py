@@ -237,6 +237,20 @@ SPEC = Spec(
     paper="arXiv:1704.00028",
     year=2017,
     presets={
+        "size32": WGANGPSettings(
+            size=32,
+            widths_g=(128, 128, 64, 32),
+            widths_d=(32, 64, 96, 96),
+            total_nimg=1_000_000,
+            channels_last=True,  # faster on a CPU here, unlike in DCGAN
+        ),
+        "size64": WGANGPSettings(
+            size=64,
+            widths_g=(128, 128, 64, 32, 16),
+            widths_d=(16, 32, 64, 96, 96),
+            total_nimg=1_000_000,
+            channels_last=True,
+        ),
         "cifar10": WGANGPSettings(
             size=32,
             widths_g=(128,) * 4,
@@ -258,20 +272,6 @@ SPEC = Spec(
             widths_d=(64, 128, 256, 512, 512),
             critic="pyramid",
             total_nimg=200_000 * 5 * 64,
-        ),
-        "size32": WGANGPSettings(
-            size=32,
-            widths_g=(128, 128, 64, 32),
-            widths_d=(32, 64, 96, 96),
-            total_nimg=1_000_000,
-            channels_last=True,  # faster on a CPU here, unlike in DCGAN
-        ),
-        "size64": WGANGPSettings(
-            size=64,
-            widths_g=(128, 128, 64, 32, 16),
-            widths_d=(16, 32, 64, 96, 96),
-            total_nimg=1_000_000,
-            channels_last=True,
         ),
         "tiny": WGANGPSettings(
             size=8, channels=1, num_z=16, widths_g=(32, 32), widths_d=(32, 32), lr=5e-4, batch=16, total_nimg=40_000

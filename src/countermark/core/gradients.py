@@ -1,0 +1,35 @@
+"""Gradients in inputs alone, as penalties take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+_INPUTS_ALONE: ContextVar[bool] = ContextVar("inputs_alone", default=False)
+
+
+def weights_wanted() -> bool:
+    """Whether a backward pass that runs now wants gradients in weights.
+
+    torch knows it, but does not tell functions written in Python, which would compute them for nothing.
+    """
+    return not _INPUTS_ALONE.get()
+
+
+@contextmanager
+def _inputs_alone() -> Iterator[None]:
+    token = _INPUTS_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _INPUTS_ALONE.reset(token)
+
+
+def input_gradient(y: Tensor, x: Tensor) -> Tensor:
+    """d y.sum() / d x of x's shape, with a graph so that a loss can be built on it."""
+    with _inputs_alone():
+        return torch.autograd.grad(y.sum(), x, create_graph=True)[0]
