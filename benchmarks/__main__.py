@@ -8,7 +8,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("startup", "training_speed", "watermark", "marks", "tamper", "hostile", "demo_quality")
+NAMES = (
+    "startup",
+    "training_speed",
+    "speed",
+    "kept_memory",
+    "memory",
+    "watermark",
+    "video_marks",
+    "marks",
+    "tamper",
+    "hostile",
+    "demo_quality",
+)
 
 
 def main() -> None:

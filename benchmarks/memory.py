@@ -18,11 +18,10 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from benchmarks import record
-from benchmarks.speed import PRECISIONS, Noise
+from benchmarks.speed import PRECISIONS, WIDE, Noise
 from countermark.models import find
 from countermark.training.loop import Trainer
 
-SIZE = {"channel_base": 16384, "channel_max": 256, "num_z": 512, "w_dim": 512, "num_mapping_layers": 8, "augment": ""}
 MAX_GIB = 8
 HEADER = ["model", "px", "precision", "batch", "parameters (million)", "peak memory (GiB)"]
 
@@ -31,7 +30,7 @@ def measure(changes: dict, threads: int) -> tuple[int, float]:
     """(parameters that are trained, peak resident memory of this process in GiB)."""
     torch.set_num_threads(threads)
     spec = find("stylegan2")
-    settings = dataclasses.replace(spec.presets["size64"], **SIZE, **changes)
+    settings = dataclasses.replace(spec.presets["size64"], **{**WIDE, "augment": "", **changes})
     trainer = Trainer(spec, settings, Noise(settings), 0)
     for _ in range(2):
         trainer.advance(None)

@@ -30,13 +30,17 @@ WRITERS = {
 }
 # Openers that write when their mode says so.
 OPENERS = {"av": ("open",), "soundfile": ("SoundFile",), "wave": ("open",), "aifc": ("open",)}
-# TensorBoard's writer encodes what these methods get: released bytes go in as a summary instead.
-METHODS = ("add_image", "add_images", "add_image_with_boxes", "add_figure", "add_video", "add_audio", "write_image")
+# TensorBoard's writer encodes what these methods get: released bytes go in as a summary instead. The last three are of
+# PyAV's containers, whatever opened them.
+METHODS = (
+    *("add_image", "add_images", "add_image_with_boxes", "add_figure", "add_video", "add_audio", "write_image"),
+    *("add_stream", "add_stream_from_template", "mux"),
+)
 # `X.save` encodes a picture where pictures can be at hand, unless X is one of these modules, a module of the package or
 # an object's own method.
 PICTURE_LIBRARIES = ("PIL", "imageio", "matplotlib", "pillow_heif", "skimage", "torchvision")
 SAVERS_OF_OTHER_THINGS = ("json", "numpy", "onnx", "safetensors", "torch")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".mp4")
 ENCODING_PROGRAMS = ("ffmpeg", "convert", "magick", "cwebp", "sox", "lame")
 
 
@@ -187,6 +191,10 @@ def test_the_way_out_is_seen() -> None:
         "import wave\nwave.open('a.wav', 'wb')",
         "import wave\nwave.open('a.wav', mode)",
         "import av\nav.open('a.mp4', mode='w')",
+        "import av\nav.open(stream, kind)",
+        "from av import open as o\no(stream, 'w', format='mp4')",
+        "stream = container.add_stream('libx264', rate=30)",
+        "container.mux(packet)",
         "from scipy.io import wavfile\nwavfile.write('a.wav', 16000, x)",
         "import scipy.io.wavfile\nscipy.io.wavfile.write('a.wav', 16000, x)",
         "from torchvision.utils import save_image\nsave_image(x, 'a.png')",
@@ -224,6 +232,7 @@ def test_a_writer_is_found(code: str) -> None:
         "import wave\nwave.open('a.wav')",
         "import soundfile as sf\nsf.read('a.wav')",
         "import cv2\ncv2.imread('a.png')",
+        "import av\nav.open(stream, format='mov', options=limits)",
         "writer.add_scalar('loss', 1.0)",
         "import subprocess\nsubprocess.run(['git', 'log'])",
         "stream.write(data)",

@@ -36,7 +36,8 @@ def test_the_commands_run_as_typed(tmp_path: Path, home: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     typed = [command for command in commands((ROOT / "README.md").read_text()) if command.startswith("countermark ")]
     assert {command.split()[1] for command in typed} == {
-        "models", "data", "train", "sample", "evaluate", "verify", "detect",
+        "models", "data", "train", "sample", "evaluate", "interpolate", "project", "directions", "export", "verify",
+        "detect",
     }  # fmt: skip
     for command in typed:
         done = subprocess.run(shlex.split(command), cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -1,7 +1,8 @@
 """Countermark: a laboratory for synthetic media made by adversarial networks.
 
-`import countermark as cm`; cm.train, cm.import_run, cm.load(run).sample(seeds), cm.release, cm.verify, cm.detect. Each
-name loads what it needs on first use, so that importing the package costs nothing.
+`import countermark as cm`; cm.train, cm.import_run, cm.load(run).sample(seeds), cm.project, cm.directions, cm.export,
+cm.release, cm.verify, cm.detect. Each name loads what it needs on first use, so that importing the package costs
+nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +15,26 @@ __version__ = "0.1.0"
 _PLACES = {
     "train": ("countermark.jobs.train", "train_model"),
     "import_run": ("countermark.jobs.importing", "import_run"),
+    "export": ("countermark.jobs.export", "export_run"),
+    "project": ("countermark.jobs.project", "project_files"),
+    "directions": ("countermark.jobs.directions", "release_directions"),
     "load": ("countermark.training.trained", "load_run"),
     "release": ("countermark.provenance.release", "release"),
     "verify": ("countermark.provenance.verify", "verify"),
     "detect": ("countermark.forensics.evidence", "detect"),
 }
-__all__ = ["__version__", "detect", "import_run", "load", "release", "train", "verify"]
+__all__ = [
+    "__version__",
+    "detect",
+    "directions",
+    "export",
+    "import_run",
+    "load",
+    "project",
+    "release",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -83,6 +83,25 @@ BAD_USE = {
     "bad seeds": "sample {run} --out {out} --seeds 5-1",
     "bad classes": "sample {run} --out {out} --seeds 0 --classes 10",
     "sampling into a run": "sample {run} --out {run}",
+    "truncated to nothing": "sample {run} --out {out} --seeds 0 --truncation 0",
+    "mixing without styles": "sample {run} --out {out} --seeds 0 --mix-seeds 1",
+    "layers of nothing": "sample {run} --out {out} --seeds 0 --mix-layers 1",
+    "a way from nowhere": "interpolate {run} --out {out}/a.mp4 --seeds 1",
+    "a clip that is no clip": "interpolate {run} --out {out}/a.gif --seeds 1,2 --frames-per-seed 1",
+    "a clip of no rate": "interpolate {run} --out {out}/a.mp4 --seeds 1,2 --frames-per-seed 1 --fps 0",
+    "projecting into a run": "project {run} {pictures}/0.png --out {run}",
+    "no files to project": "project {run} --out {out}",
+    "no steps": "project {run} {pictures}/0.png --out {out} --steps 0",
+    "a space that there is not": "project {run} {pictures}/0.png --out {out} --space w+",
+    "unknown space": "project {run} {pictures}/0.png --out {out} --space x",
+    "directions into a run": "directions {run} --out {run}",
+    "too many directions": "directions {run} --out {out} --num 1000",
+    "directions of layers that there are not": "directions {run} --out {out} --layers 0",
+    "no strengths": "directions {run} --out {out} --strengths -3,much",
+    "endless strengths": "directions {run} --out {out} --strengths -3,inf",
+    "exporting into a folder": "export {run} --out {empty}",
+    "exporting no run": "export {empty} --out {out}",
+    "unknown format": "export {run} --out {out} --format tflite",
     "no files": "verify",
     "no files to detect": "detect",
     "no detector": "detect {file} --detector {run}",
@@ -177,6 +196,34 @@ def test_sample_releases_marked_pictures(run: Path, tmp_path: Path, capsys: pyte
     assert {(entry["verdict"], entry["decided_by"]) for entry in json.loads(printed)} == {("synthetic", "credentials")}
 
 
+def test_interpolate_releases_a_marked_clip(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--seeds", "1,5", "--frames-per-seed", 3, "--truncation", 1, "--no-loop", "--fps", 10)
+    status, printed, _ = call(capsys, "interpolate", run, "--out", tmp_path / "a.mp4", *words, "--json")
+    released = json.loads(printed)
+    assert status == 0
+    assert (released["frames"], released["seeds"], released["fps"]) == (4, [1, 5], 10)
+    status, printed, _ = call(capsys, "verify", tmp_path / "a.mp4", "--json", "--report", tmp_path / "a.html")
+    (entry,) = json.loads(printed)
+    assert (status, entry["media"], entry["credentials"]["state"]) == (0, "video", "trusted")
+    assert entry["watermark"]["payload"] == released["watermark"]
+    assert "in 4 of 4 frames read" in (tmp_path / "a.html").read_text()
+    status, printed, _ = call(capsys, "verify", tmp_path / "a.mp4")
+    assert "authenticated, in 4 of 4 frames read" in printed
+    status, printed, _ = call(capsys, "detect", tmp_path / "a.mp4", "--json")
+    assert (json.loads(printed)[0]["verdict"], json.loads(printed)[0]["decided_by"]) == ("synthetic", "credentials")
+    status, printed, _ = call(capsys, "interpolate", run, "--out", tmp_path / "b.mp4", *words)
+    assert printed.startswith("4 frames, each marked")
+
+
+def test_a_broken_clip_is_an_entry_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x14ftypisom\0\0\0\0isom")
+    for command in ("verify", "detect"):
+        status, printed, err = call(capsys, command, tmp_path / "a.mp4")
+        assert (status, printed) == (1, "")
+        assert err.count("\n") == 1
+        assert "damaged or unsupported MP4" in err
+
+
 def test_native_size_says_why_there_is_no_watermark(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,7 +283,8 @@ def test_models_and_data_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "demo", "models", "data", "train", "sample", "evaluate", "import", "verify", "detect"]
+    "command",
+    ["", "demo", "models", "data", "train", "sample", "interpolate", "evaluate", "import", "verify", "detect"],
 )
 def test_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, *command.split(), "--help")

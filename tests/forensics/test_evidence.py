@@ -6,11 +6,13 @@ import pytest
 from countermark.core.errors import CountermarkError
 from countermark.core.files import sha256_hex
 from countermark.core.media import Image, read_image
+from countermark.core.video import frames, open_clip
 from countermark.forensics.detector import Detector, calibrate
 from countermark.forensics.evidence import detect
 from countermark.forensics.heatmap import draw
-from countermark.provenance.encode import encode
-from countermark.provenance.release import Origin, release
+from countermark.provenance.encode import encode, encode_video
+from countermark.provenance.release import Origin, release, release_video
+from tests.clips import clip
 from tests.forensics.toy import SETTINGS, Brightness, pictures
 
 
@@ -146,3 +148,21 @@ def test_a_released_sample_that_was_encoded_again_names_its_generator(tmp_path: 
     expected = ("synthetic", "watermark", "dcgan:tiny@run-1") if kind == "made" else ("unknown", "none", None)
     assert (entry["verdict"], entry["decided_by"], entry["generator"]) == expected
     assert (entry["registry"]["match"], entry["registry"]["id"]) == ("near", first.id)
+
+
+def test_a_clip_is_judged_by_its_marks_alone(tmp_path: Path, detector: Detector) -> None:
+    released = release_video(clip(4), 25, tmp_path / "a.mp4", origin=Origin("made", "dcgan", run="r1", seed=(1, 2)))
+    entry = detect(released.path, [detector], tmp_path / "maps")
+    assert (entry["media"], entry["verdict"], entry["decided_by"]) == ("video", "synthetic", "credentials")
+    again = tmp_path / "again.mp4"
+    again.write_bytes(encode_video(frames(open_clip(released.data)), 25, crf=18))
+    entry = detect(again, [detector])
+    assert (entry["credentials"]["state"], entry["decided_by"], entry["generator"]) == (
+        "absent",
+        "watermark",
+        "dcgan@r1",
+    )
+    (tmp_path / "plain.mp4").write_bytes(encode_video(clip(4), 25))
+    entry = detect(tmp_path / "plain.mp4", [detector])
+    assert (entry["verdict"], entry["decided_by"], entry["detectors"]) == ("unknown", "none", [])
+    assert not (tmp_path / "maps").exists()

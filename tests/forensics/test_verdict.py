@@ -249,3 +249,21 @@ def test_authentic_comes_only_from_a_trusted_capture_or_from_detectors(
     result = decide(evidence(credentials=signed(state, source), watermark=mark), judgements)
     if result["verdict"] == "authentic" and result["decided_by"] != "detector":
         assert (result["decided_by"], state, source) == ("credentials", "trusted", CAMERA)
+
+
+# Clips
+
+
+def test_a_mark_in_most_frames_decides_and_one_in_few_is_told() -> None:
+    for num, decided in ((20, "watermark"), (13, "watermark"), (12, "none"), (1, "none")):
+        found = evidence(watermark={**MADE, "frames_read": 24, "frames_marked": num})
+        ruling = decide({**found, "media": "video"}, [])
+        assert (ruling["verdict"], ruling["decided_by"]) == ("synthetic" if num > 12 else "unknown", decided)
+        told = f"the watermark of this installation in {num} of 24 frames read"
+        assert (told in ruling["reasons"]) == (decided == "none")
+
+
+def test_no_detector_is_asked_about_a_clip() -> None:
+    ruling = decide({**evidence(), "media": "video"}, [])
+    assert (ruling["verdict"], ruling["decided_by"], ruling["p_synthetic"]) == ("unknown", "none", None)
+    assert "marks alone" in ruling["reasons"][0]

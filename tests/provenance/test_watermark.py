@@ -279,3 +279,65 @@ def test_no_false_positive() -> None:
         assert reading.payload is None
         assert reading.false_positive_rate > watermark.MAX_FALSE_POSITIVE_RATE
         assert "chance" in (reading.reason or "")
+
+
+# Clips
+
+
+def noisy(image: Image, sigma: float, seed: int) -> Image:
+    noise = np.random.default_rng(seed).normal(0, sigma, image.samples.shape)
+    return Image((image.samples + noise).clip(0, 255).astype(np.uint8))
+
+
+def test_one_frame_is_a_picture():
+    marked = watermark.embed(Image(PICTURES["photograph"]), PAYLOAD)
+    clip = watermark.read_clip([marked])
+    assert clip.reading == watermark.read(marked)
+    assert (clip.num_read, clip.num_marked) == (1, 1)
+
+
+def test_frames_say_together_what_each_is_too_noisy_to_say():
+    marked = watermark.embed(Image(PICTURES["photograph"]), PAYLOAD)
+    frames = [noisy(marked, 28, seed) for seed in range(16)]
+    assert not any(watermark.read(frame).present for frame in frames)
+    clip = watermark.read_clip(frames)
+    assert clip.reading.payload == PAYLOAD
+    assert clip.num_marked > 5
+    turned = watermark.read_clip([Image(np.rot90(frame.samples).copy()) for frame in frames])
+    assert turned.reading.payload == PAYLOAD
+
+
+def test_frames_without_the_mark_are_not_counted():
+    marked = watermark.embed(Image(PICTURES["photograph"]), PAYLOAD)
+    plain = Image(photograph(320, 256)[:, ::-1].copy())
+    clip = watermark.read_clip([marked] * 4 + [plain] * 4)
+    assert clip.reading.payload == PAYLOAD
+    assert (clip.num_read, clip.num_marked) == (8, 4)
+
+
+@pytest.mark.parametrize("num", [1, 8, 48])
+def test_many_unmarked_frames_find_nothing(num):
+    still = photograph(256, 256)
+    for frames in ([Image(still)] * num, [noisy(Image(still), 5, seed) for seed in range(num)]):
+        clip = watermark.read_clip(frames)
+        assert not clip.reading.present
+        assert clip.reading.false_positive_rate == 1.0
+        assert (clip.num_read, clip.num_marked) == (num, 0)
+
+
+def test_the_bound_holds_for_clips_of_any_content():
+    """Content is fixed and the mask's coins are thrown: how often a codeword fits as well is no more than is said."""
+    rng = np.random.default_rng(0)
+    contents = rng.laplace(size=(6, 512)).cumsum(0)  # frames resemble one another
+    weights = np.clip(contents, -1, 1).sum(0)
+    coins = rng.choice([-1, 1], (20_000, 512))
+    fits = np.abs(coins @ weights)  # the better of a codeword and its opposite
+    for multiple in (1.5, 2, 2.5, 3):
+        bound = 2 * math.exp(-(multiple**2) / 2)
+        assert (fits >= multiple * np.linalg.norm(weights)).mean() <= bound
+
+
+def test_small_frames_cannot_be_read():
+    clip = watermark.read_clip([Image(np.zeros((64, 64, 3), np.uint8))] * 3)
+    assert (clip.reading.present, clip.num_read, clip.num_marked) == (False, 0, 0)
+    assert "below 128" in clip.reading.reason

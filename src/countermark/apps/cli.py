@@ -6,8 +6,10 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from countermark.core.errors import CountermarkError
@@ -20,10 +22,14 @@ EXAMPLES = """examples:
   countermark sample runs/digits --out samples --seeds 0-63
   countermark evaluate runs/digits --data mnist5k --metrics fd,kid,pr,dc
   countermark import network-snapshot-final.pkl --model r3gan --out runs/faces
+  countermark project runs/faces photo.jpg --out projected
+  countermark directions runs/faces --method sefa --out directions
+  countermark export runs/faces --format onnx --out faces.onnx
   countermark verify samples/*.png
   countermark train npr --data mnist5k --against runs/digits --out runs/detector --images 40000
   countermark detect --detector runs/detector picture.png
 """
+RUN_HELP = "a run folder or a trained model that ships, as MODEL@SET (see: countermark models)"
 SOURCE_HELP = "a folder, a zip, or a packaged set (digits, mnist5k, avatars, emoji, faces64)"
 
 
@@ -31,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status 0, 1 for a failure, 2 for bad use, 130 for an interruption."""
     # Torch's threads otherwise burn a core while they wait; on a busy machine that makes training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Large pages: a training step's memory comes with a few hundred faults in place of a hundred thousand.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a name's letters gets their escapes
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parse(argv)
@@ -66,7 +74,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with one line for an error, as everywhere else."""
+    """argparse with one line for an error, as everywhere else, and lists that begin with a negative number."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> Any:
         print(f"{self.prog}: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
@@ -82,7 +94,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_demo, _models, _data, _train, _sample, _evaluate, _import, _verify, _detect):
+    for add in (
+        _demo,
+        _models,
+        _data,
+        _train,
+        _sample,
+        _interpolate,
+        _evaluate,
+        _import,
+        _project,
+        _directions,
+        _export,
+        _verify,
+        _detect,
+    ):
         add(commands)
     return parser
 
@@ -121,6 +147,17 @@ def _numbers(text: str) -> list[int]:
         if not 0 <= low <= high < 2**62 or high - low >= 10**6:
             raise argparse.ArgumentTypeError(f"{part!r} is not a range of at most a million numbers from 0 up")
         found += range(low, high + 1)
+    return found
+
+
+def _reals(text: str) -> list[float]:
+    """'-3,0,3' as [-3.0, 0.0, 3.0]."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like -3,0,3") from None
+    if not all(abs(number) <= 1000 for number in found):
+        raise argparse.ArgumentTypeError(f"{text!r} has numbers beyond 1000; try -3,0,3")
     return found
 
 
@@ -171,6 +208,8 @@ def _run_models(arguments: argparse.Namespace) -> None:
         for name, preset in model["presets"].items():
             counts = "  ".join(f"{network} {count:,}" for network, count in preset["parameters"].items())
             print(f"  {model['name']}:{name:<12} {preset['size']:>4} px  {counts}")
+        for name in model["trained"]:
+            print(f"  {name}  ready to sample: countermark sample {name} --out samples")
 
 
 def _data(commands: Any) -> None:
@@ -202,7 +241,7 @@ def _train(commands: Any) -> None:
     command.add_argument("--minutes", type=float, help="stop after so many minutes of training")
     command.add_argument("--seed", type=int, default=0, help="(default: 0)")
     command.add_argument("--size", type=int, help="centre crop and resize the pictures to this side")
-    command.add_argument("--from", dest="start", metavar="RUN", help="start from another run's weights")
+    command.add_argument("--from", dest="start", metavar="RUN", help=f"start from its weights; {RUN_HELP}")
     command.add_argument("--against", metavar="RUN|DIR", help="for a detector: where synthetic pictures come from")
     command.add_argument("--against-model", metavar="FILE.py:SPEC", help="its model's file, if it is your own")
     command.add_argument("--metrics", type=_names, default=[], help="figures to follow: fd,kid,pr,dc")
@@ -251,14 +290,25 @@ def _sample(commands: Any) -> None:
         "make pictures, each marked and registered",
         "sample runs/digits --out samples --seeds 0-63",
     )
-    command.add_argument("run_folder", metavar="RUN", help="a run folder")
+    command.add_argument("run_folder", metavar="RUN", help=RUN_HELP)
     command.add_argument("--out", required=True, help="folder for the pictures")
     _add_model(command)
     command.add_argument("--seeds", type=_numbers, default=list(range(64)), help="such as 0-63 (the default)")
-    command.add_argument("--classes", type=_numbers, help="classes to make, in turn, such as 0-9")
+    _add_codes(command)
+    command.add_argument(
+        "--mix-seeds",
+        type=_numbers,
+        metavar="SEEDS",
+        help="a grid: each of --seeds (rows) in the styles of each of these",
+    )
+    command.add_argument(
+        "--mix-layers",
+        type=_numbers,
+        metavar="LAYERS",
+        help="the layers mixed in (default: the second half, fine detail)",
+    )
     command.add_argument("--format", choices=("png", "jpeg", "webp"), default="png", help="(default: png)")
-    command.add_argument("--certificate", metavar="PEM", help="sign with this chain (leaf first) instead of your own")
-    command.add_argument("--key", metavar="PEM", help="the private key of --certificate")
+    _add_certificate(command)
     command.add_argument(
         "--native-size", action="store_true", help="keep small pictures small (no watermark fits them)"
     )
@@ -267,13 +317,20 @@ def _sample(commands: Any) -> None:
 
 def _run_sample(arguments: argparse.Namespace) -> None:
     from countermark.apps.progress import track
-    from countermark.jobs.sample import sample
+    from countermark.core.errors import UsageError
+    from countermark.jobs.sample import mix, sample
 
-    released = sample(
+    make: Callable[..., list[dict]] = sample
+    if arguments.mix_seeds:
+        make = partial(mix, mix_seeds=arguments.mix_seeds, mix_layers=arguments.mix_layers)
+    elif arguments.mix_layers:
+        raise UsageError("mix-layers: whose styles? give --mix-seeds too, such as 100-103")
+    released = make(
         arguments.run_folder,
         out=arguments.out,
         seeds=arguments.seeds,
         classes=arguments.classes,
+        truncation=arguments.truncation,
         format=arguments.format,
         native_size=arguments.native_size,
         model=arguments.model,
@@ -287,12 +344,63 @@ def _run_sample(arguments: argparse.Namespace) -> None:
         print(f"{len(released)} pictures, marked, signed and registered, in {printable(arguments.out)}")
 
 
+def _add_codes(command: Any) -> None:
+    command.add_argument("--classes", type=_numbers, help="classes to make, in turn, such as 0-9")
+    command.add_argument("--truncation", type=float, metavar="PSI", help="less variety, more quality, such as 0.7")
+
+
+def _add_certificate(command: Any) -> None:
+    command.add_argument("--certificate", metavar="PEM", help="sign with this chain (leaf first) instead of your own")
+    command.add_argument("--key", metavar="PEM", help="the private key of --certificate")
+
+
+def _interpolate(commands: Any) -> None:
+    text = "make a clip that walks from seed to seed, every frame marked"
+    command = _command(
+        commands, "interpolate", _run_interpolate, text, "interpolate runs/digits --out walk.mp4 --seeds 1,5,9"
+    )
+    command.add_argument("run_folder", metavar="RUN", help=RUN_HELP)
+    command.add_argument("--out", required=True, metavar="FILE.mp4")
+    _add_model(command)
+    command.add_argument("--seeds", type=_numbers, default=list(range(6)), help="such as 0-5 (the default)")
+    _add_codes(command)
+    command.add_argument("--frames-per-seed", type=int, default=60, metavar="N", help="(default: 60)")
+    command.add_argument("--fps", type=float, default=30.0, help="frames a second (default: 30)")
+    command.add_argument("--no-loop", dest="loop", action="store_false", help="end at the last seed, not at the first")
+    _add_certificate(command)
+    _add_json(command)
+
+
+def _run_interpolate(arguments: argparse.Namespace) -> None:
+    from countermark.apps.progress import track
+    from countermark.jobs.interpolate import interpolate
+
+    released = interpolate(
+        arguments.run_folder,
+        out=arguments.out,
+        seeds=arguments.seeds,
+        frames_per_seed=arguments.frames_per_seed,
+        fps=arguments.fps,
+        loop=arguments.loop,
+        classes=arguments.classes,
+        truncation=arguments.truncation,
+        model=arguments.model,
+        certificate=arguments.certificate,
+        key=arguments.key,
+        track=track,
+    )
+    if arguments.json:
+        _print_json(released)
+    else:
+        print(f"{released['frames']} frames, each marked, signed and registered as {printable(released['path'])}")
+
+
 def _evaluate(commands: Any) -> None:
     text = "measure how close made pictures are to real ones, with intervals"
     command = _command(
         commands, "evaluate", _run_evaluate, text, "evaluate runs/digits --data mnist5k --metrics fd,kid,pr,dc"
     )
-    command.add_argument("made", metavar="RUN|DIR", help="a run, or a folder of pictures")
+    command.add_argument("made", metavar="RUN|DIR", help=f"{RUN_HELP}, or a folder of pictures")
     command.add_argument("--data", required=True, help="the real pictures: a folder, a zip, or a packaged set")
     command.add_argument("--metrics", type=_names, default=["fd", "kid", "pr", "dc"], help="(default: fd,kid,pr,dc)")
     command.add_argument("--features", default=None, help="own, efflite0 or inception (default: own for labelled sets)")
@@ -345,6 +453,108 @@ def _run_import(arguments: argparse.Namespace) -> None:
         print(printable(line), file=sys.stderr)
 
     print(import_run(arguments.files, model=arguments.model, out=arguments.out, say=say))
+
+
+def _project(commands: Any) -> None:
+    text = "find the codes whose pictures come closest to given ones; what is released is an edit of its parent"
+    command = _command(commands, "project", _run_project, text, "project runs/faces photo.jpg --out projected")
+    command.add_argument("run_folder", metavar="RUN", help=RUN_HELP)
+    command.add_argument("files", nargs="+", metavar="FILE", help="pictures: PNG, JPEG or WebP")
+    command.add_argument("--out", required=True, help="folder for the pictures and their codes (.code.safetensors)")
+    _add_model(command)
+    command.add_argument("--steps", type=int, default=1000, help="of the search (default: 1000)")
+    command.add_argument("--seed", type=int, default=0, help="of the codes that it starts from (default: 0)")
+    command.add_argument(
+        "--space", choices=("w", "w+", "z"), help="of a style-based generator: w (the default), w+ comes closer, or z"
+    )
+    command.add_argument("--classes", type=_numbers, help="classes to try, such as 0-9 (default: all)")
+    command.add_argument(
+        "--features", choices=("efflite0",), help="compare by a network's features too (the extra `features`)"
+    )
+    _add_json(command)
+
+
+def _run_project(arguments: argparse.Namespace) -> int:
+    from countermark.apps.progress import track
+    from countermark.jobs.project import as_lines, project_files
+
+    entries = project_files(
+        arguments.run_folder,
+        arguments.files,
+        out=arguments.out,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        space=arguments.space,
+        classes=arguments.classes,
+        features=arguments.features,
+        model=arguments.model,
+        track=track,
+    )
+    return _show_entries(entries, arguments.json, as_lines)
+
+
+def _directions(commands: Any) -> None:
+    text = "find ways to edit a run's pictures without labels, and show what each does"
+    command = _command(
+        commands,
+        "directions",
+        _run_directions,
+        text,
+        "directions runs/faces --method sefa --out directions --strengths -3,0,3",
+    )
+    command.add_argument("run_folder", metavar="RUN", help=RUN_HELP)
+    command.add_argument("--out", required=True, help="folder for directions.safetensors and a picture a direction")
+    _add_model(command)
+    command.add_argument("--method", choices=("sefa", "ganspace"), default="sefa", help="(default: sefa)")
+    command.add_argument("--num", type=int, default=8, help="how many directions (default: 8)")
+    command.add_argument(
+        "--strengths", type=_reals, default=[-3.0, 0.0, 3.0], help="columns, in standard deviations (default: -3,0,3)"
+    )
+    command.add_argument("--seeds", type=_numbers, default=[0, 1, 2, 3], help="rows (default: 0-3)")
+    command.add_argument("--classes", type=_numbers, help="of the rows, in turn; the first is the one that is searched")
+    command.add_argument("--layers", type=_numbers, help="of a style-based generator: edit these only, such as 0-3")
+    _add_json(command)
+
+
+def _run_directions(arguments: argparse.Namespace) -> None:
+    from countermark.jobs.directions import release_directions
+
+    released = release_directions(
+        arguments.run_folder,
+        out=arguments.out,
+        method=arguments.method,
+        num=arguments.num,
+        strengths=arguments.strengths,
+        seeds=arguments.seeds,
+        classes=arguments.classes,
+        layers=arguments.layers,
+        model=arguments.model,
+    )
+    if arguments.json:
+        _print_json(released)
+    else:
+        print(f"{len(released)} directions, each with a picture, in {printable(arguments.out)}")
+
+
+def _export(commands: Any) -> None:
+    text = "write a run's generator as a file for other programs; what they make with it carries no marks"
+    command = _command(commands, "export", _run_export, text, "export runs/faces --format onnx --out faces.onnx")
+    command.add_argument("run_folder", metavar="RUN", help=RUN_HELP)
+    command.add_argument("--out", required=True, metavar="FILE", help="the file, such as faces.onnx")
+    command.add_argument("--format", choices=("onnx",), default="onnx", help="(default: onnx)")
+    _add_model(command)
+    _add_json(command)
+
+
+def _run_export(arguments: argparse.Namespace) -> None:
+    from countermark.jobs.export import export_run
+
+    written = export_run(arguments.run_folder, out=arguments.out, model=arguments.model)
+    if arguments.json:
+        _print_json(written)
+    else:
+        same = f"within {written['max_difference']:.1g} of torch"
+        print(f"{printable(written['path'])}: {written['bytes']:,} bytes, {same}; its pictures carry no marks")
 
 
 def _verify(commands: Any) -> None:

@@ -29,6 +29,8 @@ MAX_SIDE = 32768
 _SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"))
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# Major brands of video files; pictures (HEIF, AVIF) are built of the same boxes.
+_VIDEO_BRANDS = (b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"M4V ")
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ class Speech:
 
 
 def sniff(data: bytes) -> str | None:
-    """The container that the first bytes announce: 'png', 'jpeg', 'webp' or None."""
+    """The container that the first bytes announce: 'png', 'jpeg', 'webp', 'mp4' or None."""
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
+    if data[4:8] == b"ftyp" and data[8:12] in _VIDEO_BRANDS:
+        return "mp4"
     return None
 
 
@@ -113,7 +117,7 @@ def _opened(data: bytes, name: str) -> Iterator[tuple[PIL.Image.Image, int]]:
     import PIL.Image
 
     container = sniff(data)
-    if container is None:
+    if container not in SUFFIXES:
         raise CountermarkError(f"{name}: not a PNG, JPEG or WebP picture")
     try:
         check_effort(data, container)

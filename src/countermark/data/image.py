@@ -106,7 +106,7 @@ def load(source: Source, size: int) -> PictureSet:
 
     def read(index: int) -> tuple[np.ndarray, str]:
         image, unit = source.read(index)
-        return _resize(_centre_crop(image.samples), size), unit
+        return fitted(image.samples, size), unit
 
     pictures, units = zip(*_gather(source, read), strict=True)
     channels = max(picture.shape[2] for picture in pictures)
@@ -143,6 +143,11 @@ def _gather(source: Source, read: Callable[[int], T]) -> list[T]:
 
 def _run(start: int, step: int, source: Source) -> range:
     return range(start, min(start + step, len(source)))
+
+
+def fitted(samples: np.ndarray, size: int) -> np.ndarray:
+    """The square in the centre of uint8 [H,W,C], antialiased Lanczos to [size,size,C]."""
+    return _resize(_centre_crop(samples), size)
 
 
 def _centre_crop(samples: np.ndarray) -> np.ndarray:

@@ -20,12 +20,15 @@ def detect(path: str | Path, detectors: Sequence[Detector] = (), heatmap: str | 
     """What `provenance.verify` finds in the file at `path`, and verdict, decided_by, p_synthetic, detectors, reasons
     and generator, as `verdict.decide` gives them; {path, error} for a file that can't be read.
 
+    Detectors are not asked about clips: their error rates are of pictures, without the traces of a video's coding.
     heatmap: a folder that gets a picture for each detector that could look, named by `heatmap.file_name`.
     Raises CountermarkError when that folder can't be written.
     """
     evidence = verify(Path(path))
     if "error" in evidence:
         return evidence
+    if evidence["media"] == "video":
+        return {**evidence, **decide(evidence, [])}
     try:
         images = [read_image(Path(path))] if detectors else []
     except CountermarkError as error:

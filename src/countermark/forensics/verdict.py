@@ -37,6 +37,9 @@ class Ruling:
     reason: str
 
 
+NO_DETECTOR_OF_CLIPS = Ruling("unknown", "none", "clips are judged by their marks alone: detectors know pictures only")
+
+
 def decide(evidence: Evidence, judgements: Sequence[Judgement]) -> dict[str, Any]:
     """verdict, decided_by, p_synthetic, detectors, reasons, generator (None when it can't be told).
 
@@ -44,7 +47,8 @@ def decide(evidence: Evidence, judgements: Sequence[Judgement]) -> dict[str, Any
     over those in whose domain the picture lies, or over all that could look, or None.
     """
     marks = (by_credentials(evidence), by_watermark(evidence), by_registry(evidence))
-    ruling = next((found for found in marks if found), None) or by_detectors(judgements)
+    without = by_detectors(judgements) if evidence["media"] == "image" else NO_DETECTOR_OF_CLIPS
+    ruling = next((found for found in marks if found), None) or without
     said = [f"{judgement.name}: {reason}" for judgement in judgements for reason in judgement.reasons]
     return {
         "verdict": ruling.verdict,
@@ -70,12 +74,17 @@ def by_credentials(evidence: Evidence) -> Ruling | None:
 
 
 def by_watermark(evidence: Evidence) -> Ruling | None:
-    """Our watermark, its authentication code valid, of kind made or edited."""
+    """Our watermark, its authentication code valid, of kind made or edited; in a clip, in most of what was read."""
     mark = evidence["watermark"]
-    if mark["present"] and mark["authenticated"] and mark["kind"] in ("made", "edited"):
+    if mark["present"] and mark["authenticated"] and mark["kind"] in ("made", "edited") and _in_most(mark):
         reason = f"carries the watermark of this installation, kind {mark['kind']}, authentication code valid"
         return Ruling("synthetic", "watermark", reason)
     return None
+
+
+def _in_most(mark: Evidence) -> bool:
+    """Whether most frames that were read show the mark; of a picture there is one."""
+    return 2 * mark.get("frames_marked", 1) > mark.get("frames_read", 1)
 
 
 def by_registry(evidence: Evidence) -> Ruling | None:
@@ -159,6 +168,8 @@ def _watermark_claim(evidence: Evidence) -> str | None:
         return "claim: carries a watermark of kind protected, the word of whoever protected it"
     if not mark["authenticated"]:
         return "claim: carries a watermark whose authentication code is not one of this installation"
+    if not _in_most(mark):
+        return f"the watermark of this installation in {mark['frames_marked']} of {mark['frames_read']} frames read"
     return None
 
 

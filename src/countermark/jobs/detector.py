@@ -17,6 +17,7 @@ from countermark.forensics.native import as_grey, cell_means, repetition_factor
 from countermark.forensics.pairs import FormatMatchedPairs
 from countermark.jobs.evaluate import open_made
 from countermark.training.run import is_run
+from countermark.training.shipped import run_folder
 from countermark.training.trained import load_run
 
 FAKES_PER_REAL = {"detector": 2, "calibration": 2, "test": 1}
@@ -30,7 +31,8 @@ class Opponent:
 
     def __init__(self, place: str | Path, model: str | None = None) -> None:
         self.place = place
-        self.trained = load_run(Path(place), model) if is_run(Path(place)) else None
+        run = run_folder(place)
+        self.trained = load_run(run, model) if is_run(run) else None
 
     def native_size(self, data_size: int) -> int:
         """The size to train at: the generator's, or the pictures' own, for a resize wipes out what a detector reads."""

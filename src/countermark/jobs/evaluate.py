@@ -14,6 +14,7 @@ from countermark.data.splits import SHARES
 from countermark.jobs.watch import features_of
 from countermark.metrics.distribution import compare
 from countermark.training.run import is_run
+from countermark.training.shipped import run_folder
 from countermark.training.trained import NUM_MEASURED, load_run
 
 MIN_NUM = 12  # pictures on either side that every metric can work with
@@ -42,8 +43,9 @@ def evaluate(
     if not MIN_NUM <= num <= NUM_MEASURED:
         raise UsageError(f"num: {num} is not between {MIN_NUM} and a million")
     source = open_source(data)
-    if is_run(Path(made)):
-        trained = load_run(Path(made), model)
+    run = run_folder(made)
+    if is_run(run):
+        trained = load_run(run, model)
         pictures = load(source, trained.settings.size)
         fakes = trained.measured("evaluate", num)
         fake = f"{num} samples of run {trained.run_id} after {trained.nimg} images"

@@ -1,4 +1,4 @@
-"""`countermark models`: what can be trained, with the parameter counts of every preset."""
+"""`countermark models`: what can be trained, with the parameter counts of every preset, and what ships trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from countermark.core.spec import Settings, Spec
 from countermark.models import SPECS
+from countermark.training.shipped import shipped
 
 
 def list_models() -> list[dict[str, Any]]:
@@ -19,7 +20,7 @@ def list_models() -> list[dict[str, Any]]:
             "paper": spec.paper,
             "year": spec.year,
             "presets": {name: _describe(spec, preset) for name, preset in spec.presets.items()},
-            "trained": [],
+            "trained": [name for name in shipped() if name.partition("@")[0] == spec.name],
         }
         for spec in SPECS
     ]

@@ -1,4 +1,5 @@
-"""Self-contained HTML pages from the templates beside this file; everything put in is escaped."""
+"""Documents from the templates beside this file: self-contained HTML pages, in which everything put in is escaped, and
+Markdown."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from countermark.core.text import printable
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("countermark.jobs", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("countermark.jobs", "templates"),
+        autoescape=jinja2.select_autoescape(),
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["printable"] = printable
     return environment
 
 
 def render(template: str, **values: Any) -> str:
-    """The page of `template` with `values`; text from files goes through the filters `printable` and HTML escaping."""
+    """`template` with `values`; in pages, text from files goes through the filters `printable` and HTML escaping."""
     return _environment().get_template(template).render(**values)
 
 

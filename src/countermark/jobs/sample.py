@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from countermark.core.errors import UsageError
 from countermark.core.media import SUFFIXES, Image
 from countermark.core.pixels import to_uint8
-from countermark.jobs.watch import release_grid
+from countermark.jobs.watch import release_grid, tiled
+from countermark.nn.style import StyleGenerator
 from countermark.provenance import settings
-from countermark.provenance.release import Origin, release
+from countermark.provenance.release import Origin, Released, release
 from countermark.training.run import check_writable, is_run
-from countermark.training.trained import BATCH, load_run
+from countermark.training.trained import BATCH, Trained, load_run
 
 MAX_GRID = 100
+MAX_MIXED = 9  # rows and columns of a grid of mixtures, beside those that they are mixed of
 
 Track = Callable[[Iterable[int], str, int], Iterable[int]]
 
@@ -27,6 +31,7 @@ def sample(
     out: str | Path,
     seeds: Sequence[int],
     classes: Sequence[int] | None = None,
+    truncation: float | None = None,
     format: str = "png",
     native_size: bool = False,
     model: str | None = None,
@@ -36,39 +41,111 @@ def sample(
 ) -> list[dict[str, Any]]:
     """Release one picture a seed as `seed0007.png` in `out`, and `grid.png` of the first hundred.
 
-    classes: taken in turn; drawn from the seeds if None. native_size: keep pictures under 128 px small (no watermark).
-    model: FILE.py:SPEC for a run of a model of the user's own. certificate, key: PEM files to sign with (chain, leaf
-    first), else those of the user's settings.json, else the installation's own.
+    classes: taken in turn; drawn from the seeds if None. truncation: as `Trained.codes` has it; None for none.
+    native_size: keep pictures under 128 px small (no watermark). model: FILE.py:SPEC for a run of a model of the
+    user's own. certificate, key: PEM files to sign with (chain, leaf first), else those of the user's settings.json,
+    else the installation's own.
     Returns an entry a picture: path, seed, sha256, watermark payload (hex or None) and why there is none.
     """
     if not seeds:
         raise UsageError("seeds: none given; try --seeds 0-63")
-    trained = load_run(Path(run), model)
+    trained = load_run(run, model)
     chosen = None if classes is None else [classes[i % len(classes)] for i in range(len(seeds))]
     trained.conditions(seeds, chosen)
-    policy = settings.load()
-    if certificate is not None or key is not None:
-        policy = dataclasses.replace(policy, certificate=_path(certificate), key=_path(key))
-    folder = Path(out)
-    check_writable(folder)
-    if is_run(folder):
-        raise UsageError(f"out: {folder} is a run; choose another folder for its pictures")
+    shelf = _Shelf.at(out, trained, truncation, format, native_size, settings.load(certificate, key))
     released = []
     for start in track(range(0, len(seeds), BATCH), "sampling", -(-len(seeds) // BATCH)):
         part = slice(start, start + BATCH)
-        images = to_uint8(trained.sample(seeds[part], None if chosen is None else chosen[part]))
-        for seed, samples in zip(seeds[part], images, strict=True):
-            origin = Origin(kind="made", model=trained.spec.name, run=trained.run_id, seed=seed)
-            path = folder / f"seed{seed:04d}{SUFFIXES[format]}"
-            left = release(Image(samples), path, origin=origin, native_size=native_size, policy=policy)
-            mark = left.payload.hex() if left.payload else None
-            released.append(
-                {"path": str(path), "seed": seed, "sha256": left.sha256, "watermark": mark, "reason": left.reason}
-            )
+        images = to_uint8(trained.sample(seeds[part], None if chosen is None else chosen[part], truncation))
+        released += [shelf.put(samples, seed) for samples, seed in zip(images, seeds[part], strict=True)]
     if len(seeds) > 1:
-        release_grid(trained, seeds[:MAX_GRID], chosen and chosen[:MAX_GRID], folder / "grid.png")
+        first = slice(MAX_GRID)
+        release_grid(trained, seeds[first], chosen and chosen[first], shelf.folder / "grid.png", truncation)
     return released
 
 
-def _path(name: str | Path | None) -> Path | None:
-    return None if name is None else Path(name)
+def mix(
+    run: str | Path,
+    *,
+    out: str | Path,
+    seeds: Sequence[int],
+    mix_seeds: Sequence[int],
+    mix_layers: Sequence[int] | None = None,
+    classes: Sequence[int] | None = None,
+    truncation: float | None = None,
+    format: str = "png",
+    native_size: bool = False,
+    model: str | None = None,
+    certificate: str | Path | None = None,
+    key: str | Path | None = None,
+    track: Track = lambda items, what, total: items,
+) -> list[dict[str, Any]]:
+    """Style mixing (arXiv:1812.04948, section 3.1): `seed0007-0100.png` for each of `seeds` with each of `mix_seeds`.
+
+    mix_layers: those whose styles are of `mix_seeds`; the second half, which is fine detail and colour, if None.
+    `grid.png` has a row for each of `seeds` and a column for each of `mix_seeds`, up to nine, with both beside them.
+    All else is as in `sample`. Returns its entries, whose `seed` is a list of two.
+    Raises UsageError for a generator without styles, and for layers that it doesn't have.
+    """
+    if not seeds or not mix_seeds:
+        raise UsageError("mix-seeds: none to mix; try --seeds 0-3 --mix-seeds 100-103")
+    trained = load_run(run, model)
+    layers = _layers(trained, mix_layers)
+    rows, columns = (trained.codes(given, classes, truncation) for given in (seeds, mix_seeds))
+    shelf = _Shelf.at(out, trained, truncation, format, native_size, settings.load(certificate, key))
+    released, grid = [], [to_uint8(trained.pictures(columns[:MAX_MIXED], None))]
+    grid.insert(0, np.zeros_like(grid[0][:1]))
+    for row in track(range(len(seeds)), "mixing", len(seeds)):
+        mixed = rows[row].repeat(len(columns), 1, 1)
+        mixed[:, layers] = columns[:, layers]
+        images = to_uint8(trained.pictures(mixed, None))
+        released += [shelf.put(samples, seeds[row], seed) for samples, seed in zip(images, mix_seeds, strict=True)]
+        if row < MAX_MIXED:
+            grid += [to_uint8(trained.pictures(rows[row : row + 1], None)), images[:MAX_MIXED]]
+    overview = tiled(np.concatenate(grid), 1 + len(grid[1]))
+    shelf.release(overview, "grid.png", (*seeds[:MAX_MIXED], *mix_seeds[:MAX_MIXED]))
+    return released
+
+
+def _layers(trained: Trained, asked: Sequence[int] | None) -> list[int]:
+    G = trained.generator
+    if not isinstance(G, StyleGenerator):
+        raise UsageError(f"mix-seeds: {trained.spec.name} has no styles to mix; give a run of a style-based generator")
+    num = G.mapping.num_ws
+    layers = list(range(num // 2, num)) if asked is None else list(asked)
+    if not layers or min(layers) < 0 or max(layers) >= num:
+        raise UsageError(f"mix-layers: {layers} are not among this generator's layers 0-{num - 1}")
+    return layers
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """Where the pictures of a run go, and how."""
+
+    folder: Path
+    trained: Trained
+    truncation: float | None
+    format: str
+    native_size: bool
+    policy: settings.Settings
+
+    @staticmethod
+    def at(out: str | Path, *how: Any) -> _Shelf:
+        """The shelf in folder `out`. Raises UsageError where it is a run, or cannot be written."""
+        check_writable(Path(out))
+        if is_run(Path(out)):
+            raise UsageError(f"out: {out} is a run; choose another folder for its pictures")
+        return _Shelf(Path(out), *how)
+
+    def put(self, samples: np.ndarray, *seeds: int) -> dict[str, Any]:
+        """Release one picture uint8 [H,W,C] of one seed, or mixed of several; its entry."""
+        name = f"seed{'-'.join(f'{seed:04d}' for seed in seeds)}{SUFFIXES[self.format]}"
+        left = self.release(samples, name, seeds, native_size=self.native_size)
+        mark = left.payload.hex() if left.payload else None
+        seed = seeds[0] if len(seeds) == 1 else list(seeds)
+        return {"path": str(left.path), "seed": seed, "sha256": left.sha256, "watermark": mark, "reason": left.reason}
+
+    def release(self, samples: np.ndarray, name: str, seeds: Sequence[int], *, native_size: bool = False) -> Released:
+        trained = self.trained
+        origin = Origin("made", trained.spec.name, run=trained.run_id, seed=tuple(seeds), truncation=self.truncation)
+        return release(Image(samples), self.folder / name, origin=origin, native_size=native_size, policy=self.policy)

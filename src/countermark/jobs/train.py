@@ -27,6 +27,7 @@ from countermark.training.run import (
     read_config,
     settings_to_json,
 )
+from countermark.training.shipped import run_folder
 
 MAX_MINUTES = 10**6
 Progress = Callable[[Trainer, float, Mapping[str, float]], None]
@@ -100,7 +101,7 @@ def train_model(
         )
         check_config(folder, config)
         if start is not None and newest_state(folder) is None:
-            _adopt(trainer, spec, Path(start), say)
+            _adopt(trainer, spec, start, say)
         say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
         watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
         length = length or Length(nimg=chosen.total_nimg)
@@ -164,14 +165,22 @@ def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Tra
         raise UsageError(f"settings: {spec.name} cannot be built so ({reason}); change them") from error
 
 
-def _adopt(trainer: Trainer, spec: Spec, start: Path, say: Callable[[str], None]) -> None:
-    config = read_config(start)
+def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str], None]) -> None:
+    """Start from the weights of the run `start`, and say what it does not hold, which stays as it is."""
+    folder = run_folder(start)
+    config = read_config(folder)
     started = config["model"]
     if started != spec.name and not is_file(started):
         raise UsageError(f"from: {start} is a run of {started}, not of {spec.name}; start from a run of the same model")
-    state = newest_state(start)
+    state = newest_state(folder)
     if state is None:
         raise UsageError(f"from: {start} holds no state yet; train it first")
-    trainer.adopt(checkpoint.load_state(state)[0])
-    if config.get("fresh"):
-        say(f"from: {start} was imported without {config['fresh']}, which starts fresh")
+    groups = checkpoint.load_state(state)[0]
+    how, fresh = "was imported", config.get("fresh")
+    if "networks" not in groups:  # a trained model that ships
+        groups["networks"] = {**trainer.state()[0]["networks"], **groups.get("averages", {})}
+        learning = [name for name, network in trainer.networks.items() if list(network.parameters())]
+        how, fresh = "ships", named(set(learning) - set(spec.averaged))
+    trainer.adopt(groups)
+    if fresh:
+        say(f"from: {start} {how} without {fresh}, which starts fresh")

@@ -55,6 +55,8 @@ def as_lines(entry: dict[str, Any]) -> list[str]:
     found = f"{mark['kind']} {mark['payload']}" if mark["present"] else f"absent ({mark['reason']})"
     if mark["present"]:
         found += ", authenticated" if mark["authenticated"] else f" ({mark['reason']})"
+    if "frames_read" in mark:
+        found += f", in {mark['frames_marked']} of {mark['frames_read']} frames read"
     lines = [
         entry["path"],
         f"  credentials  {signed}",

@@ -74,17 +74,26 @@ def grid_classes(trained: Trained, num: int) -> list[int] | None:
     return [i % num_classes for i in range(num)] if num_classes else None
 
 
-def release_grid(trained: Trained, seeds: Sequence[int], classes: Sequence[int] | None, path: Path) -> None:
+def release_grid(
+    trained: Trained,
+    seeds: Sequence[int],
+    classes: Sequence[int] | None,
+    path: Path,
+    truncation: float | None = None,
+) -> None:
     """Release one picture that shows a sample for every seed, row by row."""
-    images = to_uint8(trained.sample(seeds, classes))
-    origin = Origin(kind="made", model=trained.spec.name, run=trained.run_id, seed=tuple(seeds))
+    images = to_uint8(trained.sample(seeds, classes, truncation))
+    origin = Origin("made", trained.spec.name, run=trained.run_id, seed=tuple(seeds), truncation=truncation)
     release(Image(tiled(images)), path, origin=origin)
 
 
-def tiled(images: np.ndarray) -> np.ndarray:
-    """uint8 [N,H,W,C] as one picture of about as many rows as columns; what is left over at the end stays black."""
+def tiled(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """uint8 [N,H,W,C] as one picture, row by row; what is left over at the end stays black.
+
+    columns: None for about as many as rows.
+    """
     num, height, width, channels = images.shape
-    columns = int(np.ceil(num**0.5))
+    columns = columns or int(np.ceil(num**0.5))
     rows = -(-num // columns)
     canvas = np.zeros((rows * columns, height, width, channels), np.uint8)
     canvas[:num] = images

@@ -117,6 +117,12 @@ class EffLite0(Features):
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return in_batches(lambda part: self.net.features(_pictures(part)), images, batch=32)
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What every block makes of pictures x [N,1 or 3,H,W] in [-1,1], through which gradients flow: [N,C,H',W']."""
+        x = F.interpolate(x.expand(-1, 3, -1, -1), (SIZE, SIZE), mode="bicubic", antialias=True).clamp(-1, 1)
+        x = self.net.stem((127.5 * x + 0.5) / 128)
+        return [x := block(x) for block in self.net.blocks]
+
 
 def _pictures(images: np.ndarray) -> Tensor:
     x = torch.from_numpy(as_channels(images, 3)).permute(0, 3, 1, 2).float()

@@ -1,6 +1,7 @@
-"""How PNG, JPEG and WebP files are laid out, strictly: their parts, the metadata in them, and putting metadata in.
+"""How PNG, JPEG, WebP and MP4 files are laid out, strictly: their parts, the metadata in them, and putting metadata in.
 
 PNG: ISO/IEC 15948. JPEG: ITU-T T.81 annex B, XMP in APP1 (ISO 16684-3), C2PA in APP11 (ISO 19566-5). WebP: RFC 9649.
+MP4: ISO/IEC 14496-12, XMP in a box of its own at the top (ISO 16684-3).
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from countermark.core.bmff import Misfit, boxes
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_APP1 = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_KEYWORD = b"XML:com.adobe.xmp"
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 MAX_PARTS = 100_000
 MAX_XMP_BYTES = 2**20
 MAX_XMP_PACKETS = 16
-_XMP_MARKS = {"png": XMP_KEYWORD, "jpeg": XMP_APP1, "webp": b"XMP "}
+_XMP_MARKS = {"png": XMP_KEYWORD, "jpeg": XMP_APP1, "webp": b"XMP ", "mp4": XMP_UUID}
 _VP8X_XMP, _VP8X_ALPHA = 0x04, 0x10
 _MAX_APP1_BODY = 65533
 _AFTER_FILL = re.compile(rb"[^\xff]")
@@ -45,9 +49,10 @@ class Part:
 def parts(data: bytes, container: str) -> list[Part]:
     """Every part of a file in order, up to the end of the picture. Raises Malformed.
 
-    `container`: 'png', 'jpeg' or 'webp'. JPEG parts are named by their marker in hexadecimal ('eb' is APP11).
+    `container`: 'png', 'jpeg', 'webp' or 'mp4'. JPEG parts are named by their marker in hexadecimal ('eb' is APP11);
+    those of MP4 are its boxes at the top.
     """
-    found = {"png": _png_parts, "jpeg": _jpeg_parts, "webp": _webp_parts}[container](data)
+    found = {"png": _png_parts, "jpeg": _jpeg_parts, "webp": _webp_parts, "mp4": _mp4_parts}[container](data)
     if len(found) > MAX_PARTS:
         raise Malformed(f"more than {MAX_PARTS} parts")
     return found
@@ -143,13 +148,20 @@ def _webp_parts(data: bytes) -> list[Part]:
     return found
 
 
+def _mp4_parts(data: bytes) -> list[Part]:
+    try:
+        return [Part(b.kind.decode("latin-1"), b.start, b.body, b.stop, b.stop) for b in boxes(data, 0, len(data))]
+    except Misfit as error:
+        raise Malformed(str(error)) from error
+
+
 def xmp_packets(data: bytes, container: str) -> list[bytes]:
     """Every XMP packet of a file, unparsed. Raises Malformed, also for more than MAX_XMP_BYTES once inflated."""
     packets: list[bytes] = []
     if _XMP_MARKS[container] not in data:
         return packets
     for part in parts(data, container):
-        packet = {"png": _png_xmp, "jpeg": _jpeg_xmp, "webp": _webp_xmp}[container](data, part)
+        packet = {"png": _png_xmp, "jpeg": _jpeg_xmp, "webp": _webp_xmp, "mp4": _mp4_xmp}[container](data, part)
         if packet is None:
             continue
         packets.append(packet)
@@ -189,6 +201,12 @@ def _webp_xmp(data: bytes, part: Part) -> bytes | None:
     return part.carried(data) if part.kind == "XMP " else None
 
 
+def _mp4_xmp(data: bytes, part: Part) -> bytes | None:
+    if part.kind != "uuid" or not data.startswith(XMP_UUID, part.body):
+        return None
+    return data[part.body + len(XMP_UUID) : part.body_stop]
+
+
 def with_xmp(data: bytes, container: str, packet: bytes, size: tuple[int, int]) -> bytes:
     """A copy of a file with one XMP packet added; the pixels are not touched.
 
@@ -200,6 +218,8 @@ def with_xmp(data: bytes, container: str, packet: bytes, size: tuple[int, int]) 
         return _with_png_xmp(data, packet)
     if container == "jpeg":
         return _with_jpeg_xmp(data, packet)
+    if container == "mp4":
+        return _with_mp4_xmp(data, packet)
     return _with_webp_xmp(data, packet, size)
 
 
@@ -233,6 +253,12 @@ def _with_webp_xmp(data: bytes, packet: bytes, size: tuple[int, int]) -> bytes:
         chunks = _riff_chunk(b"VP8X", bytes([flags, 0, 0, 0]) + width + height) + chunks
     body = b"WEBP" + chunks + _riff_chunk(b"XMP ", packet)
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _with_mp4_xmp(data: bytes, packet: bytes) -> bytes:
+    """At the end, where no table of offsets minds."""
+    body = b"uuid" + XMP_UUID + packet
+    return data + struct.pack(">I", len(body) + 4) + body
 
 
 def _riff_chunk(kind: bytes, body: bytes) -> bytes:

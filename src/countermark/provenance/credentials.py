@@ -14,6 +14,7 @@ from importlib import metadata
 from typing import Any
 
 from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.files import sha256_hex
 from countermark.core.media import sniff
 from countermark.provenance import keys, seal
 from countermark.provenance.containers import Malformed
@@ -24,7 +25,7 @@ GENERATION = "org.countermark.generation"
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 MADE = SOURCE_TYPES + "trainedAlgorithmicMedia"
 EDITED = SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
-MIME = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+MIME = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "mp4": "video/mp4"}
 _MAX_TEXT = 300
 _MAX_REASONS = 20
 _MAX_SEED = 2**63
@@ -36,7 +37,8 @@ class Origin:
 
     kind: 'made' by a model here; 'edited': a parent's media changed here; 'protected': made elsewhere, marked here.
     model: the generator's name. run: the run's id, never a path. seed: one whole number, or several for one picture
-    made of several. lineage: what it rests on, nearest first (run ids, the generator's name for `protected`).
+    made of several. truncation: of the seeds' codes, if any. lineage: what it rests on, nearest first (run ids, the
+    generator's name for `protected`).
     parent: the bytes of the file that was edited or protected, which the credentials then refer to.
     """
 
@@ -44,6 +46,7 @@ class Origin:
     model: str
     run: str | None = None
     seed: int | tuple[int, ...] | None = None
+    truncation: float | None = None
     lineage: tuple[str, ...] = ()
     parent: bytes | None = field(default=None, repr=False)
 
@@ -128,7 +131,9 @@ def manifest(origin: Origin, generation: dict[str, Any], created: str) -> dict[s
         "model": origin.model,
         "run": origin.run,
         "seeds": origin.seeds_text,
+        "truncation": origin.truncation,
         "lineage": "; ".join(origin.lineage),
+        "parent_sha256": None if origin.parent is None else sha256_hex(origin.parent),
         "created": created,
         "system": SYSTEM,
         "system_version": agent["version"],
@@ -172,14 +177,12 @@ def sign(
             if parent is not None:
                 container_of_parent = sniff(parent)
                 if container_of_parent is None:
-                    raise CountermarkError("the parent is not a PNG, JPEG or WebP picture")
+                    raise CountermarkError("the parent is not a PNG, JPEG or WebP picture, nor an MP4 clip")
                 ingredient = {"title": "parent", "relationship": "parentOf", "instance_id": "parent"}
                 builder.add_ingredient(ingredient, MIME[container_of_parent], io.BytesIO(parent))
             builder.sign(_signer(os.getpid(), identity), MIME[container], io.BytesIO(data), signed)
     except (c2pa.C2paError, ValueError, TypeError) as error:  # the last two: a key file that is damaged
-        raise CountermarkError(
-            f"cannot sign the picture: {_short(error)}; check the certificate and its key"
-        ) from error
+        raise CountermarkError(f"cannot sign the file: {_short(error)}; check the certificate and its key") from error
     return signed.getvalue()
 
 

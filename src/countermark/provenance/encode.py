@@ -1,4 +1,4 @@
-"""The one place where pictures become files: PNG, JPEG and WebP bytes.
+"""The one place where pictures become files: PNG, JPEG, WebP and MP4 bytes.
 
 What was made goes out through `release`; charts and a user's own media are encoded here too, unmarked.
 """
@@ -6,14 +6,22 @@ What was made goes out through `release`; charts and a user's own media are enco
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from countermark.core.errors import UsageError
-from countermark.core.media import SUFFIXES, Image, decode_image
+import numpy as np
+
+from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.media import MAX_FILE_BYTES, SUFFIXES, Image, decode_image
 from countermark.core.text import named
+from countermark.core.video import MAX_DECODED_PIXELS, require_av
 
 DEFAULT_QUALITY = 95
+CRF = 12  # of H.264: benchmarks/video_marks.py says in how many frames the watermark is read at which
+MAX_RATE_FPS = 240
+_BT709, _SRGB, _LIMITED = 1, 13, 1  # code points of ITU-T H.273
 _BY_SUFFIX = {**{suffix: name for name, suffix in SUFFIXES.items()}, ".jpeg": "jpeg"}
 
 
@@ -33,6 +41,62 @@ def encode(image: Image, format: str, *, quality: int = DEFAULT_QUALITY) -> byte
     encoded = io.BytesIO()
     PIL.Image.fromarray(samples).save(encoded, format, **options)
     return encoded.getvalue()
+
+
+def encode_video(frames: Iterable[Image], rate_fps: float, *, crf: int = CRF) -> bytes:
+    """The bytes of an MP4 of H.264 (4:2:0, 8 bits, BT.709), frame by frame. Equal frames give equal bytes.
+
+    Frames have one size, whose sides are even. crf: 0 to 51, of which less is better.
+    Raises UsageError for what can't be asked, CountermarkError for a clip that is too long to be read back.
+    """
+    if not 1 <= rate_fps <= MAX_RATE_FPS:
+        raise UsageError(f"fps: {rate_fps:g} is out of range; give 1 to {MAX_RATE_FPS}")
+    require_av()
+    import av
+
+    encoded, stream, num_pixels = io.BytesIO(), None, 0
+    with av.open(encoded, "w", format="mp4") as container:
+        for frame in frames:
+            if stream is None:
+                stream = _video_stream(container, frame, rate_fps, crf)
+            if (frame.width, frame.height) != (stream.width, stream.height):
+                raise UsageError(f"a frame of {frame.width} x {frame.height} px in a clip of another size")
+            container.mux(stream.encode(_video_frame(frame)))
+            num_pixels += frame.width * frame.height
+            _check_length(encoded, num_pixels)
+        if stream is None:
+            raise UsageError("a clip needs a frame")
+        container.mux(stream.encode(None))
+    _check_length(encoded, num_pixels)
+    return encoded.getvalue()
+
+
+def _check_length(encoded: io.BytesIO, num_pixels: int) -> None:
+    if encoded.tell() > MAX_FILE_BYTES or num_pixels > MAX_DECODED_PIXELS:
+        raise CountermarkError(
+            f"the clip is over the limit of {MAX_FILE_BYTES} bytes or {MAX_DECODED_PIXELS} pixels; shorten it"
+        )
+
+
+def _video_stream(container: Any, first: Image, rate_fps: float, crf: int) -> Any:
+    if first.width % 2 or first.height % 2:
+        raise UsageError(f"a clip of {first.width} x {first.height} px: its sides must be even")
+    stream = container.add_stream("libx264", rate=Fraction(rate_fps).limit_denominator(1001))
+    stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
+    stream.options = {"crf": str(crf)}
+    context = stream.codec_context
+    context.thread_count = 1  # x264's choices depend on how many there are
+    context.colorspace = context.color_primaries = _BT709
+    context.color_trc, context.color_range = _SRGB, _LIMITED
+    return stream
+
+
+def _video_frame(image: Image) -> Any:
+    import av
+
+    colour = np.ascontiguousarray(np.broadcast_to(image.samples, (image.height, image.width, 3)))
+    frame = av.VideoFrame.from_ndarray(colour, format="rgb24")
+    return frame.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED)
 
 
 def roundtrip(image: Image, format: str, *, quality: int = DEFAULT_QUALITY) -> Image:

@@ -42,7 +42,7 @@ def write(data: bytes, container: str, source_type: str, size: tuple[int, int]) 
     try:
         return with_xmp(data, container, _PACKET.format(source_type=source_type).encode("utf-8"), size)
     except Malformed as error:
-        raise CountermarkError(f"cannot label the picture: {error}") from error
+        raise CountermarkError(f"cannot label the file: {error}") from error
 
 
 def read(data: bytes, container: str) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import datetime
 import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,17 @@ import numpy as np
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import sha256_hex, write_atomic
 from countermark.core.media import MAX_PIXELS, MAX_SIDE, Image, decode_image
+from countermark.core.video import frames as frames_of
+from countermark.core.video import open_clip
 from countermark.provenance import credentials, keys, labels, payload, registry, settings, watermark
 from countermark.provenance.credentials import Origin
-from countermark.provenance.encode import DEFAULT_QUALITY, encode, format_of
+from countermark.provenance.encode import DEFAULT_QUALITY, encode, encode_video, format_of
 from countermark.provenance.perceptual import perceptual_hash
 
 ENLARGED_SIDE = 256
+MIN_MARKED = 0.95  # of a clip's frames; benchmarks/video_marks.py finds the mark in more
 
-__all__ = ["Origin", "Released", "release"]
+__all__ = ["Origin", "Released", "release", "release_video"]
 
 
 @dataclass(frozen=True)
@@ -60,81 +65,153 @@ def release(
     Raises UsageError for what can't be asked, CountermarkError for what fails; there is no new file then.
     """
     path = Path(path)
-    released, row = _marked(image, format_of(path), origin, native_size, quality, policy, path)
-    staged = path.with_name(f".partial-{released.id}")
-    write_atomic(staged, released.data)
-    try:
-        registry.add(row)
-        os.replace(staged, path)
-    except OSError as error:
-        raise CountermarkError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-    finally:
-        staged.unlink(missing_ok=True)
-    return released
-
-
-def _marked(
-    image: Image,
-    format: str,
-    origin: Origin,
-    native_size: bool,
-    quality: int,
-    policy: settings.Settings | None,
-    path: Path,
-) -> tuple[Released, registry.Row]:
-    policy = policy or settings.load()
-    if "gb45438" in policy.standards:
-        raise UsageError("standard gb45438: its labels are not written yet; leave it out of the standards")
+    format = format_of(path)
+    marks = _Marks.new(origin, policy)
     shown, enlargement, reason = _sized(image, native_size)
-    own = keys.installation()
-    number = registry.new_number()
-    mark = None if reason else payload.pack(payload.Payload(payload.VERSION, origin.kind, number), own.watermark_key)
-    if mark is not None:
-        shown = watermark.embed(shown, mark)
+    if reason is None:
+        shown = watermark.embed(shown, marks.payload)
+    size = _Size((image.width, image.height), (shown.width, shown.height), enlargement, reason)
+    signed = marks.put_on(encode(shown, format, quality=quality), format, size)
+    _read_back(signed, format, shown, None if reason else marks.payload)
+    return marks.write(signed, path, size, perceptual_hash(shown))
 
-    identifier = str(uuid.uuid4())
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    said = {
-        "id": identifier,
-        "provider": policy.provider,
-        "standards": ", ".join(policy.standards),
-        "watermark": {"present": mark is not None, "payload": mark.hex() if mark else None, "reason": reason},
-        "size": {
-            "native": f"{image.width}x{image.height}",
-            "released": f"{shown.width}x{shown.height}",
-            "enlargement": enlargement,
-        },
-    }
-    encoded = encode(shown, format, quality=quality)
-    labelled = labels.write(encoded, format, origin.source_type, (shown.width, shown.height))
-    definition = credentials.manifest(origin, said, created)
-    signed = credentials.sign(labelled, format, definition, _identity(policy, own), origin.parent)
-    _read_back(signed, format, shown, mark)
 
-    digest = sha256_hex(signed)
-    released = Released(path, signed, digest, identifier, mark, reason, enlargement)
-    look = perceptual_hash(shown)
-    marked = mark.hex() if mark else None
-    row = registry.Row(
-        identifier, number, digest, marked, origin.kind, origin.model, origin.run, origin.seeds_text, created, look
-    )
-    return released, row
+def release_video(
+    frames: Iterable[Image],
+    rate_fps: float,
+    path: Path | str,
+    *,
+    origin: Origin,
+    policy: settings.Settings | None = None,
+) -> Released:
+    """Write `frames`, as they come, to `path` (.mp4) with every mark on it, and the watermark in every frame.
+
+    Frames are enlarged as pictures are, until their sides are even too. Of the frames that are read back, a part of
+    MIN_MARKED must show the watermark. The registry keeps the first frame's look.
+    Raises as `release` does.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise UsageError(f"{path}: a clip named so cannot be written; use .mp4")
+    marks = _Marks.new(origin, policy)
+    rest = iter(frames)
+    first = next(rest, None)
+    if first is None:
+        raise UsageError("a clip needs a frame")
+    times = _times(first, even=True)
+    shown = _enlarged(first, times)
+    size = _Size((first.width, first.height), (shown.width, shown.height), times, None)
+    marked = (watermark.embed(_enlarged(frame, times), marks.payload) for frame in chain([first], rest))
+    signed = marks.put_on(encode_video(marked, rate_fps), "mp4", size)
+    _read_back_video(signed, size, marks.payload)
+    return marks.write(signed, path, size, perceptual_hash(shown))
+
+
+@dataclass(frozen=True)
+class _Size:
+    """(width, height) as made and as released, with the enlargement; why there is no watermark at this size, or None"""
+
+    native: tuple[int, int]
+    released: tuple[int, int]
+    enlargement: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What the marks on one file say, and who signs them."""
+
+    origin: Origin
+    policy: settings.Settings
+    own: keys.Installation
+    number: int
+    payload: bytes
+    id: str
+    created: str
+
+    @staticmethod
+    def new(origin: Origin, policy: settings.Settings | None) -> _Marks:
+        policy = policy or settings.load()
+        if "gb45438" in policy.standards:
+            raise UsageError("standard gb45438: its labels are not written yet; leave it out of the standards")
+        own, number = keys.installation(), registry.new_number()
+        content = payload.pack(payload.Payload(payload.VERSION, origin.kind, number), own.watermark_key)
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return _Marks(origin, policy, own, number, content, str(uuid.uuid4()), created)
+
+    def put_on(self, encoded: bytes, format: str, size: _Size) -> bytes:
+        """The encoded file with its label and its signed credentials."""
+        said = {
+            "id": self.id,
+            "provider": self.policy.provider,
+            "standards": ", ".join(self.policy.standards),
+            "watermark": {"present": not size.reason, "payload": self._payload_text(size), "reason": size.reason},
+            "size": {
+                "native": "{}x{}".format(*size.native),
+                "released": "{}x{}".format(*size.released),
+                "enlargement": size.enlargement,
+            },
+        }
+        labelled = labels.write(encoded, format, self.origin.source_type, size.released)
+        definition = credentials.manifest(self.origin, said, self.created)
+        return credentials.sign(labelled, format, definition, _identity(self.policy, self.own), self.origin.parent)
+
+    def write(self, signed: bytes, path: Path, size: _Size, look: bytes | None) -> Released:
+        """Register the file, then give it its name."""
+        digest = sha256_hex(signed)
+        mark = None if size.reason else self.payload
+        released = Released(path, signed, digest, self.id, mark, size.reason, size.enlargement)
+        origin, text = self.origin, self._payload_text(size)
+        row = registry.Row(
+            self.id,
+            self.number,
+            digest,
+            text,
+            origin.kind,
+            origin.model,
+            origin.run,
+            origin.seeds_text,
+            self.created,
+            look,
+        )
+        staged = path.with_name(f".partial-{self.id}")
+        write_atomic(staged, signed)
+        try:
+            registry.add(row)
+            os.replace(staged, path)
+        except OSError as error:
+            raise CountermarkError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        finally:
+            staged.unlink(missing_ok=True)
+        return released
+
+    def _payload_text(self, size: _Size) -> str | None:
+        return None if size.reason else self.payload.hex()
 
 
 def _sized(image: Image, native_size: bool) -> tuple[Image, int, str | None]:
     """The picture at the size in which it leaves, its enlargement, and why it can't carry a watermark, or None."""
-    side = min(image.height, image.width)
-    if side >= watermark.MIN_SIDE:
-        return image, 1, None
-    if native_size:
+    if native_size and min(image.height, image.width) < watermark.MIN_SIDE:
         return image, 1, f"smaller than {watermark.MIN_SIDE} pixels, and the native size was asked for"
-    times = -(-ENLARGED_SIDE // side)
+    times = _times(image)
+    return _enlarged(image, times), times, None
+
+
+def _times(image: Image, *, even: bool = False) -> int:
+    """How often pixels are repeated so that a watermark fits and, for 4:2:0 clips, both sides are even."""
+    side = min(image.height, image.width)
+    times = 1 if side >= watermark.MIN_SIDE else -(-ENLARGED_SIDE // side)
+    if even and (image.height % 2 or image.width % 2):
+        times += times % 2
     width, height = image.width * times, image.height * times
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise UsageError(
-            f"a picture of {image.width} x {image.height} cannot be enlarged {times} times; ask for the native size"
-        )
-    return Image(image.samples.repeat(times, axis=0).repeat(times, axis=1)), times, None
+        remedy = "" if even else "; ask for the native size"
+        raise UsageError(f"a picture of {image.width} x {image.height} cannot be enlarged {times} times{remedy}")
+    return times
+
+
+def _enlarged(image: Image, times: int) -> Image:
+    return Image(image.samples.repeat(times, axis=0).repeat(times, axis=1))
 
 
 def _identity(policy: settings.Settings, own: keys.Installation) -> keys.Identity:
@@ -153,6 +230,22 @@ def _read_back(data: bytes, format: str, shown: Image, mark: bytes | None) -> No
         raise CountermarkError(
             "the watermark does not read back from this picture; nothing was written (raise the quality, or enlarge it)"
         )
+    _require_trust(data, format)
+
+
+def _read_back_video(data: bytes, size: _Size, mark: bytes) -> None:
+    clip = open_clip(data, name="the released clip")
+    marked = [watermark.read(frame).payload == mark for frame in frames_of(clip)]
+    if (clip.width, clip.height) != size.released or len(marked) != clip.num_frames:
+        raise CountermarkError("the released clip reads back with another size or length; nothing was written")
+    if np.mean(marked) < MIN_MARKED:
+        raise CountermarkError(
+            f"the watermark reads back from {sum(marked)} of {clip.num_frames} frames only; nothing was written"
+        )
+    _require_trust(data, "mp4")
+
+
+def _require_trust(data: bytes, format: str) -> None:
     read = credentials.read(data, format, keys.trust_list())
     if read.state != "trusted":
         why = read.reasons[0] if read.reasons else read.state

@@ -3,6 +3,7 @@
 The signature of C2PA covers the claim, the claim's hashes cover the assertions, and the data hash covers the file
 around the store. That leaves what nobody hashes: the store's own box headers and descriptions, the paddings, the
 unprotected header of COSE_Sign1 and the segments that carry the store. They are held to their one canonical form here.
+The hash of an MP4 leaves out more (its first box, free space, indices of fragments), which is held to its usual form.
 
 Sources: C2PA specification 2.x (manifest store, hard bindings), ISO 19566-5 (JUMBF boxes), RFC 9052 (COSE_Sign1).
 """
@@ -30,6 +31,13 @@ _PADDINGS = ("pad", "pad2")
 # Box instance numbers of APP11 that writers use: any number would do, and no hash covers it. No two of these differ in
 # one byte only.
 _USUAL_INSTANCES = (bytes.fromhex("0211"), bytes.fromhex("0001"), b"")
+# In MP4: the box of the store, what stands before the store in it (version, flags, purpose, no further box), what hash
+# assertions leave out, and the first boxes of FFmpeg and Android, no two of which differ in one byte only.
+_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+_PURPOSE = bytes(4) + b"manifest\0" + bytes(8)
+_THE_STORE = {"xpath": "/uuid", "data": [{"offset": 8, "value": _UUID}]}
+_LEFT_OUT = [_THE_STORE, *({"xpath": f"/{kind}"} for kind in ("ftyp", "mfra", "free", "skip"))]
+_USUAL_FILE_TYPES = (b"isom\0\0\2\0isomiso2avc1mp41", b"isom\0\0\2\0isomiso2mp41", b"mp42\0\0\0\0isommp42")
 _TIME_STAMPS = ("sigTst", "sigTst2")
 _OTHER_UNSIGNED = ("rVals", 33, "x5chain")
 
@@ -72,6 +80,8 @@ class _Carrier:
     start: int
     stops: tuple[int, ...]  # where it ends; a padding byte of RIFF counts or not, as the writer will (it must be zero)
     instance: bytes = b""
+    is_mp4: bool = False
+    limits: tuple[str, ...] = ()  # of an MP4: what no hash covers and is not as it usually is
 
 
 def has_store(data: bytes, container: str) -> bool:
@@ -87,7 +97,7 @@ def has_store(data: bytes, container: str) -> bool:
 def check(data: bytes, container: str) -> Seal:
     """Hold the credential store of a file to its canonical form. Raises NotCanonical, or Malformed for the container.
 
-    `container`: 'png', 'jpeg' or 'webp'. The cryptography (signature, hashes, trust) is not looked at here.
+    `container`: 'png', 'jpeg', 'webp' or 'mp4'. The cryptography (signature, hashes, trust) is not looked at here.
     """
     carrier = _carrier(data, container)
     if carrier is None:
@@ -104,6 +114,8 @@ def _carrier(data: bytes, container: str) -> _Carrier | None:
     found = parts(data, container)
     if container == "jpeg":
         return _jpeg_carrier(data, found)
+    if container == "mp4":
+        return _mp4_carrier(data, found)
     kind = {"png": "caBX", "webp": "C2PA"}[container]
     carriers = [part for part in found if part.kind == kind]
     if not carriers:
@@ -142,6 +154,34 @@ def _joined(data: bytes, group: list[Part]) -> _Carrier:
     store = header + b"".join(data[segment.body + 16 : segment.body_stop] for segment in group)
     instance = data[group[0].body + 2 : group[0].body + 4]
     return _Carrier(store, group[0].start, (group[-1].stop,), instance)
+
+
+def _mp4_carrier(data: bytes, found: list[Part]) -> _Carrier | None:
+    """One box at the top, with C2PA's identifier and _PURPOSE before the store."""
+    carriers = [part for part in found if part.kind == "uuid" and data.startswith(_UUID, part.body)]
+    if not carriers:
+        return None
+    if len(carriers) > 1:
+        raise NotCanonical("more than one credential store")
+    head = _UUID + _PURPOSE
+    if carriers[0].body != carriers[0].start + 8 or not data.startswith(head, carriers[0].body):
+        raise NotCanonical("the box of the credential store says more than that it holds one")
+    store = data[carriers[0].body + len(head) : carriers[0].stop]
+    limits = tuple(_mp4_limits(data, found, carriers[0]))
+    return _Carrier(store, carriers[0].start, (carriers[0].stop,), is_mp4=True, limits=limits)
+
+
+def _mp4_limits(data: bytes, found: list[Part], carrier: Part) -> Iterator[str]:
+    if found[0].kind != "ftyp" or found[0].carried(data) not in _USUAL_FILE_TYPES or found[0].body != 8:
+        yield "the file's first box is unusual, and covered by no hash"
+    if found[1] != carrier:
+        yield "the credentials do not stand behind the file's first box"
+    if any(part.kind in ("ftyp", "mfra") for part in found[1:]):
+        yield "a box that no hash covers"
+    free = [i for i, part in enumerate(found) if part.kind in ("free", "skip")]
+    bare = all(found[i].body == found[i].start + 8 and not found[i].carried(data).strip(b"\0") for i in free)
+    if not bare or any(i + 1 in (len(found), *free) for i in free):
+        yield "free space, which no hash covers, holds something, lies together or ends the file"
 
 
 def _boxes(store: bytes, start: int, stop: int) -> list[_Box]:
@@ -323,6 +363,10 @@ def _bindings(assertions: list[_Superbox]) -> dict[str, Any]:
 
 
 def _binding_limits(bindings: dict[str, Any], carrier: _Carrier) -> Iterator[str]:
+    if carrier.is_mp4:
+        yield from _mp4_binding_limits(bindings)
+        yield from carrier.limits
+        return
     binding = bindings.get("c2pa.hash.data")
     if len(bindings) != 1 or not isinstance(binding, dict):
         yield "the file is not bound by one hash over all its bytes"
@@ -334,3 +378,14 @@ def _binding_limits(bindings: dict[str, Any], carrier: _Carrier) -> Iterator[str
     whole = [[{"start": carrier.start, "length": stop - carrier.start}] for stop in carrier.stops]
     if binding.get("exclusions") not in whole:
         yield "the hash leaves out other bytes than the credential store"
+
+
+def _mp4_binding_limits(bindings: dict[str, Any]) -> Iterator[str]:
+    """From version 2 on the hash covers where each box begins too."""
+    binding = bindings.get("c2pa.hash.bmff.v2", bindings.get("c2pa.hash.bmff.v3"))
+    if len(bindings) != 1 or not isinstance(binding, dict) or "merkle" in binding:
+        yield "the file is not bound by one hash over all its boxes"
+        return
+    left_out = binding.get("exclusions")
+    if not isinstance(left_out, list) or _THE_STORE not in left_out or any(each not in _LEFT_OUT for each in left_out):
+        yield "the hash leaves out other boxes than it should"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from countermark.core.errors import CountermarkError, UsageError
@@ -34,8 +34,19 @@ class Settings:
             raise UsageError("certificate and key go together; give both or neither")
 
 
-def load() -> Settings:
-    """The settings in home()/settings.json, or the defaults. Raises CountermarkError for a damaged file."""
+def load(certificate: str | Path | None = None, key: str | Path | None = None) -> Settings:
+    """The settings in home()/settings.json, or the defaults; with these PEM files to sign with, if they are given.
+
+    Raises CountermarkError for a damaged file, UsageError for one of certificate and key without the other.
+    """
+    found = _kept()
+    if certificate is None and key is None:
+        return found
+    chain, private = (None if file is None else Path(file) for file in (certificate, key))
+    return replace(found, certificate=chain, key=private)
+
+
+def _kept() -> Settings:
     path = home() / "settings.json"
     if not path.exists():
         return Settings()

@@ -5,15 +5,20 @@ Every text that comes from the file is passed on as it is: escape it wherever it
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from countermark.core.errors import CountermarkError
 from countermark.core.files import read_bounded, sha256_hex
-from countermark.core.media import MAX_FILE_BYTES, Image, decode_image, sniff
+from countermark.core.media import MAX_FILE_BYTES, decode_image, sniff
+from countermark.core.video import Clip, frames, open_clip
 from countermark.provenance import credentials, keys, labels, payload, registry, standards, watermark
 from countermark.provenance.credentials import Credentials
 from countermark.provenance.perceptual import perceptual_hash
+
+MAX_READ_FRAMES = 48
+_MAX_READ_PIXELS = 4 * 10**8  # of all of them: some seconds
 
 
 def verify(path: Path | str) -> dict[str, Any]:
@@ -32,23 +37,32 @@ def verify(path: Path | str) -> dict[str, Any]:
 
 
 def examine(data: bytes, *, name: str = "picture") -> dict[str, Any]:
-    """The evidence on the bytes of one file, without its path. Raises CountermarkError for an unreadable picture."""
+    """The evidence on the bytes of one file, without its path. Raises CountermarkError for one that cannot be read.
+
+    Of a clip at most MAX_READ_FRAMES frames are read, spread evenly; `clip` says how long it is.
+    """
     container = sniff(data)
     if container is None:
-        raise CountermarkError(f"{name}: not a PNG, JPEG or WebP picture")
-    image = decode_image(data, name=name)
+        raise CountermarkError(f"{name}: not a PNG, JPEG or WebP picture, nor an MP4 clip")
     digest = sha256_hex(data)
     said = credentials.read(data, container, keys.trust_list())
-    mark = _watermark(image, said)
     found = labels.read(data, container)
+    if container == "mp4":
+        clip = open_clip(data, name=name)
+        mark, look = _watermark_of_clip(clip, said)
+        about = {"media": "video", "clip": _about(clip)}
+    else:
+        image = decode_image(data, name=name)
+        mark, look = _watermark(watermark.read(image), said), perceptual_hash(image)
+        about = {"media": "image"}
     return {
-        "media": "image",
+        **about,
         "sha256": digest,
         "credentials": said.as_dict(),
         "watermark": mark,
         "fingerprint": {"present": False, "run": None, "bit_agreement": None},
         "labels": found,
-        "registry": registry.lookup(digest, perceptual_hash(image), _number(mark)),
+        "registry": registry.lookup(digest, look, _number(mark)),
         "standards": standards.table(said, mark, found),
     }
 
@@ -59,8 +73,21 @@ def _number(mark: dict[str, Any]) -> int | None:
     return content.id if content else None
 
 
-def _watermark(image: Image, said: Credentials) -> dict[str, Any]:
-    reading = watermark.read(image)
+def _about(clip: Clip) -> dict[str, Any]:
+    about = {name: getattr(clip, name) for name in ("width", "height", "num_frames", "rate_fps")}
+    return {**about, "duration_s": clip.num_frames / clip.rate_fps}
+
+
+def _watermark_of_clip(clip: Clip, said: Credentials) -> tuple[dict[str, Any], bytes | None]:
+    """The watermark of the frames together, how many were read and show it alone; and the look of the first frame."""
+    read = frames(clip, max(1, min(MAX_READ_FRAMES, _MAX_READ_PIXELS // (clip.width * clip.height))))
+    first = next(read)
+    found = watermark.read_clip(chain([first], read))
+    mark = _watermark(found.reading, said)
+    return {**mark, "frames_read": found.num_read, "frames_marked": found.num_marked}, perceptual_hash(first)
+
+
+def _watermark(reading: watermark.Reading, said: Credentials) -> dict[str, Any]:
     mark = reading.payload if reading.present else None
     content = payload.unpack(mark) if mark else None
     own = keys.existing_installation()

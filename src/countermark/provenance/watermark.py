@@ -20,17 +20,18 @@ that an unmarked picture reads as well as one with the largest S is at most
 
     false_positive_rate = 8 * 2**64 * exp(-S**2 / (2 * sum(w**2))),
 
-and a payload is claimed only when this is at most MAX_FALSE_POSITIVE_RATE. The bound holds however the decoder finds
-its candidate. It speaks of presence: near the limit a mark may be read with a wrong payload. The mask is public, and
-whoever has this file can write or attack a mark: that a payload is genuine is shown by its authentication code
-(payload.py), not by its presence.
+and a payload is claimed only when this is at most MAX_FALSE_POSITIVE_RATE. Frames of a clip carry one payload and are
+read together: their weighted numbers are added up, and the bound holds for the sums, since all frames have one mask,
+whose coins are fair whatever they multiply. The bound holds however the decoder finds its candidate. It speaks of
+presence: near the limit a mark may be read with a wrong payload. The mask is public, and whoever has this file can
+write or attack a mark: that a payload is genuine is shown by its authentication code (payload.py), not by its presence.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -110,19 +111,48 @@ class Reading:
     reason: str | None
 
 
+@dataclass(frozen=True)
+class ClipReading:
+    """What the `num_read` frames of a clip say together, and how many of them say so alone.
+
+    A frame without the mark is counted among `num_marked` with a probability of at most MAX_FALSE_POSITIVE_RATE.
+    """
+
+    reading: Reading
+    num_read: int
+    num_marked: int
+
+
 def read(image: Image) -> Reading:
     """Look for a watermark in any of the eight orientations of `image`; never raises for a picture of any size."""
-    if min(image.height, image.width) < MIN_SIDE:
-        return Reading(False, None, None, 1.0, f"shortest side {min(image.height, image.width)} px is below {MIN_SIDE}")
-    soft = _soft(_raw(canonical.orientations(canonical.view(canonical.luma(image.samples)))))
-    bits = ecc.decode(_grouped(soft).sum(axis=-2))
-    sums = np.array([np.vdot(one, _codeword(message)) for one, message in zip(soft, bits, strict=True)])
+    return read_clip([image]).reading
+
+
+def read_clip(frames: Iterable[Image]) -> ClipReading:
+    """Look for the one watermark that all of `frames`, of one size, carry; at least one frame. Never raises."""
+    softs = []
+    for frame in frames:
+        if (side := min(frame.height, frame.width)) < MIN_SIDE:
+            return ClipReading(Reading(False, None, None, 1.0, f"shortest side {side} px is below {MIN_SIDE}"), 0, 0)
+        softs.append(_soft(_raw(canonical.orientations(canonical.view(canonical.luma(frame.samples))))))
+    together = np.sum(softs, axis=0)
+    bits = ecc.decode(_grouped(together).sum(axis=-2))
+    codewords = [_codeword(message) for message in bits]
+    sums = np.array([np.vdot(one, codeword) for one, codeword in zip(together, codewords, strict=True)])
     best = int(np.argmax(sums))
-    agreement = (1 + float(sums[best] / np.abs(soft[best]).sum())) / 2
-    rate = false_positive_rate(float(sums[best]), float(np.square(soft[best]).sum()))
+    agreement = (1 + float(sums[best] / np.abs(together[best]).sum())) / 2
+    rate = false_positive_rate(float(sums[best]), float(np.square(together[best]).sum()))
     if rate > MAX_FALSE_POSITIVE_RATE:
-        return Reading(False, None, agreement, rate, f"no watermark: chance explains an agreement of {agreement:.1%}")
-    return Reading(True, np.packbits(bits[best]).tobytes(), agreement, rate, None)
+        reason = f"no watermark: chance explains an agreement of {agreement:.1%}"
+        return ClipReading(Reading(False, None, agreement, rate, reason), len(softs), 0)
+    num_marked = sum(_agrees(soft[best], codewords[best]) for soft in softs)
+    return ClipReading(Reading(True, np.packbits(bits[best]).tobytes(), agreement, rate, None), len(softs), num_marked)
+
+
+def _agrees(soft: np.ndarray, codeword: np.ndarray) -> bool:
+    """Whether chance does not explain how well one frame's numbers fit a codeword that other frames gave."""
+    fit, square_sum = float(np.vdot(soft, codeword)), float(np.square(soft).sum())
+    return fit > 0 and math.exp(-(fit**2) / (2 * square_sum)) <= MAX_FALSE_POSITIVE_RATE
 
 
 def embed(image: Image, payload: bytes) -> Image:

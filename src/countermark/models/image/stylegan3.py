@@ -6,8 +6,10 @@ signal has a cutoff, a stopband and a sampling rate, which grow from layer to la
 and twice the channels, with rotations too. D is StyleGAN2's (nn/stylegan2.py). Parameters bear the official names.
 Objective: StyleGAN2's without style mixing and path lengths (section 3.1): the non-saturating loss, with R1 every 16
 batches. For R, D sees blurred pictures at first (section 3.2).
-Deviations: the mean of w and the magnitudes of signals are learnt in every pass in training, D's and G's; weights and
-styles are not normalised before the demodulation, which undoes it; no clamping of activations, which float16 needed.
+Deviations: the mean of w and the magnitudes of signals are learnt in every pass in training, D's and G's, the latter at
+half the rate; weights and styles are not normalised before the demodulation, which undoes it; no clamping of
+activations, which float16 needed. The blur's sigma is its standard deviation, as the paper has it; in the authors' code
+that is 0.85 sigma.
 
 Shapes: z [N,num_z], c [N,num_classes] one-hot, ws [N,num_ws,w_dim], images [N,C,S,S] about [-1,1] (G has no tanh),
 logits [N].

@@ -1,0 +1,105 @@
+"""Quality at a budget: every network after the same minutes of one core, on one set, with a grid of its samples.
+
+The budget is processor time of one thread, so that what else the machine does changes nothing; a faster network shows
+more images in it, which the table says. Distances are to the set's test part, which no generator sees. "cut" is the
+distance between the set's own detector and test parts: what a perfect generator would reach.
+
+python -m benchmarks.zoo_quality [--data faces64] [--minutes 3] [--models NAME ...] [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import record
+from countermark.core.spec import Settings, Spec
+from countermark.data.image import PictureSet, Shuffled, load
+from countermark.data.sources import open_source
+from countermark.jobs.watch import features_of, grid_classes, release_grid
+from countermark.metrics.distribution import compare
+from countermark.models import SPECS
+from countermark.training.loop import Length, Trainer, train
+from countermark.training.run import document, settings_to_json
+from countermark.training.trained import load_run
+
+SIDE, FEATURES, NUM_FAKE, NUM_GRID = 32, "efflite0", 1000, 64
+GRIDS = Path(__file__).parents[1] / "docs" / "zoo"
+# The models without a preset for colour at 32 px take the nearest one's shape.
+SHAPES = {"gan": {"size": SIDE}, "dcgan": {"size": SIDE}, "wgan": {"size": SIDE}}
+HEADER = ["model", "images", "images/s", f"FD-{FEATURES}", f"KID-{FEATURES}", "density", "coverage"]
+
+
+class ProcessorTime(Length):
+    """Until this process has computed for `seconds` from now."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds=seconds)
+        object.__setattr__(self, "start", time.process_time())
+
+    def fraction(self, nimg: int, elapsed_s: float) -> float:
+        return (time.process_time() - self.start) / self.seconds  # type: ignore[attr-defined, operator]
+
+
+def chosen(spec: Spec, pictures: PictureSet) -> tuple[str, Settings]:
+    """The preset of a laptop's size where there is one."""
+    light = f"size{SIDE}"
+    preset = light if light in spec.presets else spec.fitting_preset(SIDE, pictures.channels)
+    shape = {"channels": pictures.channels, "num_classes": pictures.num_classes, **SHAPES.get(spec.name, {})}
+    return preset, dataclasses.replace(spec.presets[preset], **shape)
+
+
+def measure(spec: Spec, data: str, pictures: PictureSet, minutes: float, folder: Path) -> list[object]:
+    """One row; leaves the run in `folder` and a grid of its samples in docs/zoo."""
+    preset, settings = chosen(spec, pictures)
+    trainer = Trainer(spec, settings, Shuffled(pictures.part("generator"), 0), 0)
+    words = {"model": spec.name, "preset": preset, "settings": settings_to_json(settings), "seed": 0}
+    config = document({**words, "data": {"name": data, "fingerprint": pictures.fingerprint}})
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    train(trainer, folder, ProcessorTime(60 * minutes), config=config)
+    trained = load_run(folder)
+    release_grid(trained, range(NUM_GRID), grid_classes(trained, NUM_GRID), GRIDS / f"{data}-{spec.name}.png")
+    judge = features_of(pictures, FEATURES)
+    real, fake = judge(pictures.part("test").images), judge(trained.measured("evaluate", NUM_FAKE))
+    found = compare(real, fake, ("fd", "kid", "dc"), judge.name, judge.resize)
+    figures = [record.with_interval(found[name]) for name in ("fd", "kid", "density", "coverage")]
+    return [f"{spec.name}:{preset}", trained.nimg, trained.nimg / (60 * minutes), *figures]
+
+
+def floor(pictures: PictureSet) -> list[object]:
+    """What pictures of the same set that are not the test's reach."""
+    judge = features_of(pictures, FEATURES)
+    real, other = (judge(pictures.part(part).images[:NUM_FAKE]) for part in ("test", "detector"))
+    found = compare(real, other, ("fd", "kid", "dc"), judge.name, judge.resize)
+    figures = [record.with_interval(found[name]) for name in ("fd", "kid", "density", "coverage")]
+    return ["cut: real pictures", "", "", *figures]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="faces64")
+    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--models", nargs="*", default=[])
+    parser.add_argument("--out", type=Path, required=True, help="where the runs go")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pictures = load(open_source(options.data), SIDE)
+    rows = [floor(pictures)]
+    for spec in SPECS:
+        if spec.kind == "image" and (not options.models or spec.name in options.models):
+            rows.append(measure(spec, options.data, pictures, options.minutes, options.out / spec.name))
+            print(record.markdown(HEADER, rows[-1:]).splitlines()[-1], flush=True)
+    command = f"python -m benchmarks.zoo_quality --data {options.data} --minutes {options.minutes:g}"
+    if options.models:
+        command += f" --models {' '.join(options.models)}"
+    record.write(f"zoo_quality_{options.data}", command, HEADER, rows)
+
+
+if __name__ == "__main__":
+    main()
