@@ -14,6 +14,7 @@ NAMES = (
     "speed",
     "kept_memory",
     "memory",
+    "zoo_quality",
     "watermark",
     "video_marks",
     "marks",

@@ -22,6 +22,7 @@ from countermark.models.image.stylegan2 import (
     phases,
 )
 from countermark.nn.resampling import KERNEL
+from countermark.nn.style import W_AVG_BETA
 
 TINY = SPEC.presets["tiny"]
 
@@ -273,3 +274,12 @@ def test_bfloat16_is_near_float32() -> None:
 def test_shapes_that_cannot_be(name: str, value: int) -> None:
     with pytest.raises(UsageError, match=f"{name}: {value}"):
         build(dataclasses.replace(TINY, **{name: value}))
+
+
+def test_the_mean_of_w_learns_from_the_own_codes_alone() -> None:
+    torch.manual_seed(0)
+    G = SPEC.build(dataclasses.replace(SPEC.presets["tiny"], num_classes=0, mixing=1.0))["G"]
+    z = torch.randn(4, 16)
+    w = G.mapping.unlearnt(z)
+    G.styles(z)
+    torch.testing.assert_close(G.mapping.w_avg, (1 - W_AVG_BETA) * w.mean(0))

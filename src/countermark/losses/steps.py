@@ -8,11 +8,13 @@ r_t, the mean sign of D on reals, nears 1 as D overfits (arXiv:2006.06676, secti
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from countermark.core.spec import Step
+from countermark.core.spec import Adam, Phase, Scheduled, Step
+from countermark.losses.adversarial import hinge_d, hinge_g
 from countermark.losses.penalties import off_diagonal
 
 
@@ -60,3 +62,19 @@ def orthogonal_generator_step(
     named = step.networks["G"].named_parameters()
     penalty = off_diagonal(weight for name, weight in named if weight.ndim > 1 and not name.startswith(f"{exempt}."))
     return {**terms, "loss": terms["loss"] + strength * penalty, "off_diagonal": penalty}
+
+
+def hinge_phases(
+    adam: Callable[[Scheduled], Adam], lr_d: Scheduled, lr_g: Scheduled, num_d_steps: int, orthogonal: float = 0.0
+) -> tuple[Phase, ...]:
+    """`num_d_steps` of D to one of G on the hinge loss, with rates of their own: SNGAN's, SAGAN's and BigGAN's phases.
+
+    orthogonal: the strength of the regularisation of G's weights, its class embedding `shared` excepted.
+    """
+    step = partial(generator_step, loss=hinge_g)
+    if orthogonal:
+        step = partial(orthogonal_generator_step, loss=hinge_g, strength=orthogonal, exempt="shared")
+    return (
+        Phase("D", adam(lr_d), partial(joint_discriminator_step, loss=hinge_d)),
+        Phase("G", adam(lr_g), step, interval=num_d_steps),
+    )

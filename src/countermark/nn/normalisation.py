@@ -46,7 +46,9 @@ def gathering_statistics(network: nn.Module) -> Iterator[None]:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all, not a moving one
         norm.train()
-    yield
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()

@@ -98,6 +98,10 @@ class StyleMapping(Mapping):
             w = torch.lerp(self.w_avg, w, truncation)
         return w[:, None].expand(-1, self.num_ws, -1)
 
+    def unlearnt(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
+        """w [N,w_dim] that `w_avg` does not learn from."""
+        return super().forward(z, c)
+
 
 class StyleGenerator(nn.Module):
     """A generator in two parts: `mapping`, and `synthesis` from ws [N,num_ws,w_dim] to pictures [N,C,S,S]."""

@@ -150,8 +150,8 @@ def _place(codes: Tensor, layers: Sequence[int] | None) -> Tensor:
         return torch.ones(())
     num_ws = codes.shape[1]
     chosen = range(num_ws) if layers is None else layers
-    if not set(chosen) <= set(range(num_ws)):
-        raise UsageError(f"layers: {max(chosen)} is not one of this generator's layers 0-{num_ws - 1}")
+    if unknown := sorted(set(chosen) - set(range(num_ws))):
+        raise UsageError(f"layers: {unknown[0]} is not one of this generator's layers 0-{num_ws - 1}")
     return torch.tensor([float(i in chosen) for i in range(num_ws)])[:, None]
 
 

@@ -121,8 +121,8 @@ class Trained:
             chosen = [int(torch.randint(num_classes, (), generator=generator(seed, "class"))) for seed in seeds]
         else:
             chosen = [classes[i % len(classes)] for i in range(len(seeds))]
-        if min(chosen) < 0 or max(chosen) >= num_classes:
-            raise UsageError(f"classes: {max(chosen)} is not one of this run's classes 0-{num_classes - 1}")
+        if unknown := sorted(set(chosen) - set(range(num_classes))):
+            raise UsageError(f"classes: {unknown[0]} is not one of this run's classes 0-{num_classes - 1}")
         return nn.functional.one_hot(torch.tensor(chosen), num_classes).float()
 
 

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Spec
-from countermark.losses.adversarial import hinge_d, hinge_g
-from countermark.losses.steps import generator_step, joint_discriminator_step, orthogonal_generator_step
+from countermark.losses.steps import hinge_phases
 from countermark.nn.augmentation import augmenting
 from countermark.nn.residual import (
     Norm,
@@ -182,14 +181,8 @@ def build(settings: BigGANDeepSettings) -> dict[str, nn.Module]:
 
 
 def phases(settings: BigGANDeepSettings) -> tuple[Phase, ...]:
-    adam = partial(Adam, beta1=0.0, beta2=0.999, eps=1e-6)
-    step = partial(generator_step, loss=hinge_g)
-    if settings.orthogonal:
-        step = partial(orthogonal_generator_step, loss=hinge_g, strength=settings.orthogonal, exempt="shared")
-    return (
-        Phase("D", adam(settings.lr_d), partial(joint_discriminator_step, loss=hinge_d)),
-        Phase("G", adam(settings.lr_g), step, interval=settings.num_d_steps),
-    )
+    s, adam = settings, partial(Adam, beta1=0.0, beta2=0.999, eps=1e-6)
+    return hinge_phases(adam, s.lr_d, s.lr_g, s.num_d_steps, s.orthogonal)
 
 
 def from_official(arguments: dict, tensors: dict[str, dict[str, Tensor]]) -> tuple[dict, dict]:

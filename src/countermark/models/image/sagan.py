@@ -16,8 +16,7 @@ from typing import Any
 from torch import nn
 
 from countermark.core.spec import Adam, Phase, Schedule, Spec
-from countermark.losses.adversarial import hinge_d, hinge_g
-from countermark.losses.steps import generator_step, joint_discriminator_step
+from countermark.losses.steps import hinge_phases
 from countermark.nn.augmentation import augmenting
 from countermark.nn.residual import Discriminator, Generator, ResidualSettings, check_shape, initialise
 
@@ -37,11 +36,8 @@ def build(settings: ResidualSettings) -> dict[str, nn.Module]:
 
 
 def phases(settings: ResidualSettings) -> tuple[Phase, ...]:
-    adam = partial(Adam, beta1=0.0, beta2=0.9)
-    return (
-        Phase("D", adam(settings.lr_d), partial(joint_discriminator_step, loss=hinge_d)),
-        Phase("G", adam(settings.lr_g), partial(generator_step, loss=hinge_g), interval=settings.num_d_steps),
-    )
+    s, adam = settings, partial(Adam, beta1=0.0, beta2=0.9)
+    return hinge_phases(adam, s.lr_d, s.lr_g, s.num_d_steps)
 
 
 SPEC = Spec(

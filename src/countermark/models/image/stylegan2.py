@@ -194,7 +194,8 @@ class Generator(StyleGenerator):
         mixed = torch.rand(num, 1) < self.mixing
         first_others = torch.where(mixed, torch.randint(1, num_ws, (num, 1)), num_ws)
         own = torch.arange(num_ws) < first_others
-        return torch.where(own[..., None].to(ws.device), ws, self.mapping(torch.randn_like(z), c))
+        others = self.mapping.unlearnt(torch.randn_like(z), c)
+        return torch.where(own[..., None].to(ws.device), ws, others[:, None])
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         return self.synthesis(self.styles(z, c))
@@ -286,6 +287,7 @@ def path_length_step(step: Step, weight: float) -> dict[str, Tensor]:
 def phases(settings: StyleGAN2Settings) -> tuple[Phase, ...]:
     s = settings
     gamma = 0.0002 * s.size**2 / s.batch if s.gamma is None else s.gamma
+    # G's rate is that of lazy steps also where path_length is 0, as in the official code.
     adam_d, adam_g = lazy_adam(s.lr, R1_INTERVAL), lazy_adam(s.lr, PATH_LENGTH_INTERVAL)
     r1 = Phase("D", adam_d, partial(r1_step, gamma=gamma), R1_INTERVAL, "D_reg")
     path_length = Phase("G", adam_g, partial(path_length_step, weight=s.path_length), PATH_LENGTH_INTERVAL, "G_reg")
