@@ -10,10 +10,33 @@ import numpy as np
 import pytest
 
 from countermark.core import video
+from countermark.core.bmff import boxes
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import decode_image, sniff
 from countermark.core.video import frames, open_clip
 from tests.clips import box, clip, foreign, joined, mp4, patched, top
+
+TABLES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+SIZES = box(b"stsz", struct.pack(">III", 0, 1, 10**7))  # as FFmpeg sees them, ten million samples of a byte
+
+
+def put(data: bytes, path: tuple[bytes, ...], extra: bytes) -> bytes:
+    """`data` with the box `extra` as the last one in the box at `path`; the movie header is behind the media."""
+    start, stop, holders = 0, len(data), []
+    for kind in path:
+        holder = next(found for found in boxes(data, start, stop) if found.kind == kind)
+        start, stop = holder.body, holder.stop
+        holders.append(holder)
+    grown = bytearray(data[:stop] + extra + data[stop:])
+    for holder in holders:
+        grown[holder.start : holder.start + 4] = struct.pack(">I", holder.stop - holder.start + len(extra))
+    return bytes(grown)
+
+
+def track() -> bytes:
+    """A track of ten million samples."""
+    movie = top(patched(mp4(), b"stsz", 4, struct.pack(">II", 1, 10**7)))[-1][1]
+    return next(movie[found.start : found.stop] for found in boxes(movie, 8, len(movie)) if found.kind == b"trak")
 
 
 def psnr_db(a: np.ndarray, b: np.ndarray) -> float:
@@ -84,6 +107,15 @@ def test_other_codecs_are_read(codec: str) -> None:
         (lambda: patched(mp4(), b"stsd", 4, struct.pack(">I", 0)), "of several kinds"),
         (lambda: patched(mp4(), b"mdhd", 12, struct.pack(">I", 0)), "none"),
         (lambda: mp4().replace(b"vide", b"soun"), "0 tracks of pictures"),
+        # Boxes that FFmpeg follows, and the limits would not see.
+        (lambda: put(mp4(), TABLES, box(b"udta", SIZES)), "'stsz' stands where no such box belongs"),
+        (lambda: put(mp4(), TABLES[:2], box(b"udta", SIZES)), "'stsz' stands where no such box belongs"),
+        (lambda: put(mp4(), TABLES[:1], SIZES), "'stsz' stands where no such box belongs"),
+        (lambda: put(patched(mp4(), b"stsz", -4, b"stz2\0\0\0\0\0\0\0\x10"), TABLES, SIZES), "given twice"),
+        (lambda: mp4().replace(b"stsz", b"stsy"), "given twice, or not at all"),
+        (lambda: mp4() + track(), "'trak' stands where no such box belongs"),
+        (lambda: put(mp4(), TABLES[:1], box(b"udta", box(b"trun", bytes(8)))), "'trun' stands where"),
+        (lambda: put(mp4(), TABLES[:1], box(b"cmov", bytes(8))), "'cmov' stands where"),
     ],
 )
 def test_what_a_header_must_not_say_is_one_line(data, message: str) -> None:
@@ -93,6 +125,11 @@ def test_what_a_header_must_not_say_is_one_line(data, message: str) -> None:
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("a.mp4: ")
     assert time.process_time() - start < 3
+
+
+def test_names_of_boxes_in_what_is_skipped_are_no_damage() -> None:
+    data = mp4() + box(b"uuid", bytes(16) + SIZES) + box(b"free", SIZES)
+    assert len(list(frames(open_clip(data)))) == 6
 
 
 def test_text_of_any_coding_is_no_damage() -> None:

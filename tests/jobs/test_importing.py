@@ -314,6 +314,8 @@ def test_networks_that_are_not_what_they_say(changes: dict, tmp_path: Path) -> N
         import_run([tmp_path / "G.pth"], model="dcgan", out=tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert str(caught.value).isprintable()
+    assert f"{tmp_path / 'G.pth'}: " in str(caught.value)
+    assert str(caught.value).endswith("; give the model that the files are of")
     assert not (tmp_path / "run").exists()
 
 

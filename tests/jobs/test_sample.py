@@ -46,6 +46,22 @@ def test_truncation_is_in_pictures_grid_and_credentials(tmp_path, run, make) -> 
         assert not np.array_equal(with_it, without)
 
 
+def test_pictures_and_grid_are_signed_by_the_given_certificate(tmp_path, run, home, monkeypatch) -> None:
+    monkeypatch.setenv("COUNTERMARK_HOME", str(tmp_path / "studio"))
+    keys.installation()
+    monkeypatch.setenv("COUNTERMARK_HOME", str(home))
+    studio = tmp_path / "studio" / "keys"
+    (home / "trust").mkdir()
+    (home / "trust" / "studio.pem").write_bytes((studio / "root.pem").read_bytes())
+    run(style_trained())
+    own = {"certificate": studio / "leaf.pem", "key": studio / "leaf-key.pem"}
+    sample("r", out=tmp_path / "a", seeds=[4, 7], native_size=True, **own)
+    root = (studio / "root.pem").read_text()
+    for name in ("seed0004.png", "grid.png"):
+        data = (tmp_path / "a" / name).read_bytes()
+        assert credentials.read(data, "png", root).state == "trusted"
+
+
 def test_coarse_styles_are_of_rows_and_fine_ones_of_columns(tmp_path, run) -> None:
     trained = run(style_trained())
     entries = mix("r", out=tmp_path, seeds=[1, 2], mix_seeds=[8, 9, 10], native_size=True)

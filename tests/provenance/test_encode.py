@@ -1,12 +1,14 @@
+import av
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from countermark.core.errors import UsageError
+from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import Image, sniff
-from countermark.provenance.encode import encode, format_of, roundtrip
+from countermark.provenance import encode as coding
+from countermark.provenance.encode import encode, encode_video, format_of, roundtrip
 
 SHAPES = st.tuples(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3]))
 
@@ -38,6 +40,19 @@ def test_lower_quality_is_smaller():
 def test_what_cannot_be_written_is_refused(format, quality):
     with pytest.raises(UsageError, match=str(quality) if format != "gif" else "gif"):
         encode(Image(np.zeros((4, 4, 3), np.uint8)), format, quality=quality)
+
+
+def test_without_x264_the_remedy_is_one_line(monkeypatch):
+    monkeypatch.setattr(coding, "_video_stream", lambda *asked: av.Codec("libx264-left-out", "w"))
+    with pytest.raises(CountermarkError, match=r"UnknownCodecError.*pip install 'countermark\[video\]'") as caught:
+        encode_video([Image(np.zeros((16, 16, 3), np.uint8))], 30)
+    assert "\n" not in str(caught.value)
+
+
+def test_sides_beyond_x264_are_one_line():
+    with pytest.raises(CountermarkError, match="make smaller frames") as caught:
+        encode_video([Image(np.zeros((2, 16390, 3), np.uint8))], 30)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_suffix_names_the_format(tmp_path):

@@ -211,6 +211,8 @@ def test_a_name_that_is_taken_by_a_folder_is_one_line(tmp_path):
     with pytest.raises(CountermarkError, match=r"cannot write .*a\.png"):
         release.release(picture(30, 30), tmp_path / "a.png", origin=ORIGIN, native_size=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+    with sqlite3.connect(registry.path()) as connection:
+        assert connection.execute("SELECT count(*) FROM released").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def _reals(text: str) -> list[float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like -3,0,3") from None
     if not all(abs(number) <= 1000 for number in found):
-        raise argparse.ArgumentTypeError(f"{text!r} has numbers beyond 1000; try -3,0,3")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from -1000 to 1000 like -3,0,3")
     return found
 
 

@@ -39,7 +39,7 @@ def state_folder(run: Path, nimg: int) -> Path:
 
 def states(run: Path) -> list[Path]:
     """The states of a run, oldest first."""
-    found = [(int(match[1]), path) for path in run.iterdir() if (match := _STATE_NAME.match(path.name))]
+    found = [(int(match[1]), path) for path in run.glob("state-*") if (match := _STATE_NAME.match(path.name))]
     return [path for _, path in sorted(found)]
 
 

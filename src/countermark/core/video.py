@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,6 +29,11 @@ MAX_DECODED_PIXELS = 3 * 10**9  # some ten seconds of work; what of a clip lies 
 _CODECS = (b"avc1", b"avc3", b"hvc1", b"hev1", b"vp09", b"av01")
 _DECODERS = "h264,hevc,vp9,libdav1d,av1"
 _TABLES = {b"stts": 8, b"ctts": 8, b"stss": 4, b"stsc": 12, b"stco": 4, b"co64": 8}  # bytes an entry
+_SIZES = (b"stsz", b"stz2")
+# FFmpeg follows these wherever they lie, `trun` in fragments and `cmov` into a compressed header; but not in what is
+# skipped: media, and boxes without a meaning to it.
+_FOLLOWED = (b"trak", *_SIZES, *_TABLES, b"trun", b"cmov")
+_SKIPPED = (b"mdat", b"uuid", b"free")
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ def _opened(data: bytes, name: str) -> Clip:
     if len(movie.get(b"trak", [])) > MAX_TRACKS:
         raise Misfit(f"more than {MAX_TRACKS} tracks")
     found = [_pictures(data, box) for box in movie.get(b"trak", [])]
+    _refuse_hidden(data, top, movie.get(b"trak", []))
     pictures = [track for track in found if track is not None]
     if len(pictures) != 1:
         raise Misfit(f"{len(pictures)} tracks of pictures where one is asked for")
@@ -118,10 +125,28 @@ def _opened(data: bytes, name: str) -> Clip:
     return Clip(data, width, height, num_frames, num_frames / duration_s, name)
 
 
+def _refuse_hidden(data: bytes, top: dict[bytes, list[Box]], tracks: list[Box]) -> None:
+    """Raise Misfit where the names of boxes that FFmpeg follows stand more often than boxes were held to the limits."""
+    checked = Counter({b"trak": len(tracks)})
+    for track in tracks:
+        tables = _tables(data, track)
+        checked.update({kind: len(tables.get(kind, [])) for kind in (*_SIZES, *_TABLES)})
+    read = [box for kind, found in top.items() if kind not in _SKIPPED for box in found]
+    for kind in _FOLLOWED:
+        if sum(data.count(kind, box.start, box.stop) for box in read) > checked[kind]:
+            raise Misfit(f"{kind.decode()!r} stands where no such box belongs")
+
+
+def _tables(data: bytes, track: Box) -> dict[bytes, list[Box]]:
+    """What lies in the table of samples of a track, by kind."""
+    media = inside(data, only(inside(data, track), b"mdia"))
+    return inside(data, only(inside(data, only(media, b"minf")), b"stbl"))
+
+
 def _pictures(data: bytes, box: Box) -> tuple[int, int, int, float] | None:
     """Width, height, number of frames and seconds of a track of pictures; None for another, which is checked too."""
     media = inside(data, only(inside(data, box), b"mdia"))
-    tables = inside(data, only(inside(data, only(media, b"minf")), b"stbl"))
+    tables = _tables(data, box)
     num_samples, ticks = _samples(data, tables)
     if _number(data, only(media, b"hdlr"), 8) != int.from_bytes(b"vide", "big"):
         return None
@@ -157,10 +182,12 @@ def _num_samples(data: bytes, tables: dict[bytes, list[Box]]) -> int:
     for kind, entry_bytes in _TABLES.items():
         for table in tables.get(kind, []):
             _require(table, 8 + entry_bytes * _number(data, table, 4))
-    compact = b"stz2" in tables
-    sizes = only(tables, b"stz2" if compact else b"stsz")
+    found = [box for kind in _SIZES for box in tables.get(kind, [])]
+    if len(found) != 1:
+        raise Misfit("the sizes of samples are given twice, or not at all")
+    sizes = found[0]
     num = _number(data, sizes, 8)
-    bits = _number(data, sizes, 7, 1) if compact else 0 if _number(data, sizes, 4) else 32
+    bits = _number(data, sizes, 7, 1) if sizes.kind == b"stz2" else 0 if _number(data, sizes, 4) else 32
     _require(sizes, 12 + num * bits // 8)
     return num
 

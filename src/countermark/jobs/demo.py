@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from countermark.core.errors import UsageError
 from countermark.core.files import write_atomic
 from countermark.core.media import Image, read_image
+from countermark.core.tracking import Track, untracked
 from countermark.data.image import PictureSet, load
 from countermark.data.sources import open_source
 from countermark.forensics.detector import Detector
@@ -34,7 +35,7 @@ from countermark.metrics import detection
 from countermark.perception.own import Own
 from countermark.provenance.encode import encode, roundtrip
 from countermark.provenance.verify import verify
-from countermark.training.run import check_writable, is_run
+from countermark.training.run import check_output
 from countermark.training.trained import load_run
 
 DATA = "mnist5k"
@@ -52,7 +53,7 @@ class Show:
 
     say: Callable[[str], None]
     progress: Progress | None = None
-    track: Callable[[Iterable[int], str, int], Iterable[int]] = lambda items, what, total: items
+    track: Track = untracked
 
 
 def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
@@ -63,9 +64,7 @@ def demo(out: str | Path, *, minutes: float, show: Show) -> dict[str, Any]:
     folder = Path(out)
     if not 0 < minutes < MAX_MINUTES:
         raise UsageError(f"minutes: {minutes} is not a positive number of minutes")
-    if is_run(folder):
-        raise UsageError(f"out: {folder} is a run; choose another folder for the demo")
-    check_writable(folder)
+    check_output(folder, "the demo")
     started = time.monotonic()
     # A step on 16 small pictures is too short to be shared: one thread shows twice as many a second as two.
     torch.set_num_threads(1)

@@ -14,9 +14,9 @@ from countermark.core.files import write_atomic
 from countermark.core.media import Image
 from countermark.core.pixels import to_uint8
 from countermark.jobs.watch import tiled
-from countermark.provenance.release import Origin, release
+from countermark.provenance.release import Origin, check_size, release
 from countermark.training.directions import find_directions
-from countermark.training.run import check_writable, is_run
+from countermark.training.run import check_output
 from countermark.training.trained import load_run
 
 NUM = 8
@@ -50,15 +50,11 @@ def release_directions(
         raise UsageError("seeds: none given; try --seeds 0-3")
     if not strengths:
         raise UsageError("strengths: none given; try --strengths -3,0,3")
-    folder = Path(out)
-    check_writable(folder)
-    if is_run(folder):
-        raise UsageError(f"out: {folder} is a run; choose another folder for its directions")
-    trained = load_run(run, model)
+    trained, folder = load_run(run, model), Path(out)
+    _check_size(len(strengths), len(seeds), trained.settings.size)
+    check_output(folder, "its directions")
     codes, c = trained.codes(seeds, classes), trained.conditions(seeds, classes)
     directions = find_directions(trained, method, num, c=None if c is None else c[:1], layers=layers)
-    said = {"model": trained.spec.name, "run": trained.run_id, "method": method}
-    write_atomic(folder / "directions.safetensors", save({"directions": directions.contiguous()}, said))
     origin = Origin(kind="made", model=trained.spec.name, run=trained.run_id, seed=tuple(seeds))
     steps = torch.tensor(strengths)
     moved_c = None if c is None else c.repeat_interleave(len(steps), 0)
@@ -69,4 +65,17 @@ def release_directions(
         left = release(Image(tiled(images, len(steps))), folder / f"direction{i:02d}.png", origin=origin)
         mark = left.payload.hex() if left.payload else None
         released.append({"direction": i, "path": str(left.path), "sha256": left.sha256, "watermark": mark})
+    said = {"model": trained.spec.name, "run": trained.run_id, "method": method}
+    write_atomic(folder / "directions.safetensors", save({"directions": directions.contiguous()}, said))
     return released
+
+
+def _check_size(num_columns: int, num_rows: int, size: int) -> None:
+    """Raises UsageError for more strengths or seeds than a released picture has room for."""
+    try:
+        check_size(num_columns * size, num_rows * size)
+    except UsageError as error:
+        raise UsageError(
+            f"seeds: {num_rows} with {num_columns} strengths at {size} px are too many for one picture ({error});"
+            " give fewer of either"
+        ) from error

@@ -20,6 +20,7 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import write_atomic
 from countermark.core.seeds import latents
 from countermark.core.text import printable
+from countermark.training.run import check_output_file
 from countermark.training.trained import Trained, load_run
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -48,9 +49,8 @@ def export_run(run: str | Path, *, out: str | Path, format: str = "onnx", model:
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UsageError(f'format onnx needs {", ".join(missing)}: pip install "countermark[export]"')
     path = Path(out)
-    if path.is_dir():
-        raise UsageError(f"out: {path} is a folder; give the name of a file, such as generator.onnx")
     trained = load_run(Path(run), model)
+    check_output_file(path, ".onnx", "a generator")
     data = as_onnx(trained)
     difference = max(_difference(trained, data, num) for num in BATCHES)
     if not difference <= TOLERANCE:

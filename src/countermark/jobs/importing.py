@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,10 @@ def import_run(
         known = named(spec.name for spec in SPECS if spec.from_official)
         raise UsageError(f"model: {spec.name} has no official checkpoints to import; choose {known}")
     found, source, nimg = _read(files)
-    fixed, states = _translate(spec, found)
-    preset, settings = _complete(spec, fixed)
-    groups, fresh = _networks(spec, settings, states)
+    with _blaming(files, spec):
+        fixed, states = _translate(spec, found)
+        preset, settings = _complete(spec, fixed)
+        groups, fresh = _networks(spec, settings, states)
     config = document(
         {
             "model": model if is_file(model) else spec.name,
@@ -116,15 +118,29 @@ def _role(path: Path, *, alone: bool) -> str:
     return role[0].upper().replace("G", "G_ema" if average else "G")
 
 
+@contextmanager
+def _blaming(files: Sequence[str | Path], spec: Spec) -> Iterator[None]:
+    """What does not fit is the files' fault, or that of the model that was named."""
+    try:
+        yield
+    except CountermarkError as error:
+        raise CountermarkError(
+            f"{named(files)}: no official networks of {spec.name} ({error}); give the model that the files are of"
+        ) from error
+
+
 def _translate(spec: Spec, found: Mapping[str, Network]) -> tuple[dict[str, Any], StateDicts]:
     assert spec.from_official is not None
     arguments = {name: network.arguments for name, network in found.items()}
     tensors = {name: network.tensors for name, network in found.items()}
     try:
         return spec.from_official(arguments, tensors)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
-        reason = printable(str(error)[:200]) or type(error).__name__
-        raise CountermarkError(f"these are no official networks of {spec.name} ({reason})") from error
+    except KeyError as error:
+        raise CountermarkError(f"there is no {printable(str(error.args[0])[:200])}") from error
+    except ValueError as error:  # with which the models say what is wrong
+        raise CountermarkError(printable(str(error)[:200])) from error
+    except (IndexError, TypeError, ArithmeticError, AttributeError, RuntimeError) as error:
+        raise CountermarkError("the layers have other names or shapes") from error
 
 
 def _complete(spec: Spec, fixed: Mapping[str, Any]) -> tuple[str, Settings]:
@@ -134,7 +150,7 @@ def _complete(spec: Spec, fixed: Mapping[str, Any]) -> tuple[str, Settings]:
         known = spec.presets[preset]
         return preset, settings_from_json(type(known), {**settings_to_json(known), **fixed})
     except TypeError as error:
-        raise CountermarkError(f"these are no networks that {spec.name} can have ({printable(error)})") from error
+        raise CountermarkError(printable(error)) from error
 
 
 def _nearest(spec: Spec, fixed: Mapping[str, Any]) -> str:
@@ -175,7 +191,7 @@ def _build(spec: Spec, settings: Settings) -> dict[str, nn.Module]:
             return spec.build(settings)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         reason = printable(str(error).partition("\n")[0])
-        raise CountermarkError(f"these are no networks that {spec.name} can have ({reason})") from error
+        raise CountermarkError(reason) from error
 
 
 def _check(name: str, state: Mapping[str, Tensor], shell: nn.Module) -> None:

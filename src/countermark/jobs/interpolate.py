@@ -20,11 +20,14 @@ from torch import Tensor
 from countermark.core.errors import UsageError
 from countermark.core.media import Image
 from countermark.core.pixels import to_uint8
-from countermark.jobs.sample import Track
+from countermark.core.tracking import Track, untracked
+from countermark.core.video import MAX_DECODED_PIXELS, MAX_FRAMES
 from countermark.nn.style import StyleGenerator
 from countermark.provenance import settings
-from countermark.provenance.release import Origin, release_video
-from countermark.training.run import check_writable
+from countermark.provenance.encode import check_clip
+from countermark.provenance.release import ENLARGED_SIDE, Origin, release_video
+from countermark.provenance.watermark import MIN_SIDE
+from countermark.training.run import check_output_file
 from countermark.training.trained import Trained, load_run
 
 BATCH = 16  # what of a clip is in memory at a time
@@ -43,7 +46,7 @@ def interpolate(
     model: str | None = None,
     certificate: str | Path | None = None,
     key: str | Path | None = None,
-    track: Track = lambda items, what, total: items,
+    track: Track = untracked,
 ) -> dict[str, Any]:
     """Release a clip `out` (.mp4) from each of `seeds` to the next in `frames_per_seed` frames, `fps` a second.
 
@@ -56,18 +59,30 @@ def interpolate(
     if frames_per_seed < 1:
         raise UsageError(f"frames-per-seed: {frames_per_seed} is too few; try 60")
     trained, path = load_run(run, model), Path(out)
+    num = len(seeds) * frames_per_seed if loop else (len(seeds) - 1) * frames_per_seed + 1
+    _check_number(num, trained.settings.size)
+    check_output_file(path, ".mp4", "a clip")
+    check_clip(fps)
     codes, c = trained.codes(seeds, classes, truncation), trained.conditions(seeds, classes)
-    check_writable(path.parent)
-    times = (
-        np.arange(len(seeds) * frames_per_seed if loop else (len(seeds) - 1) * frames_per_seed + 1) / frames_per_seed
-    )
-    shown = track(range(len(times)), "making frames", len(times))
+    times = np.arange(num) / frames_per_seed
+    shown = track(range(num), "making frames", num)
     frames = (frame for frame, _ in zip(_frames(trained, codes, c, times, loop), shown, strict=True))
     origin = Origin("made", trained.spec.name, run=trained.run_id, seed=tuple(seeds), truncation=truncation)
     left = release_video(frames, fps, path, origin=origin, policy=settings.load(certificate, key))
     mark = left.payload.hex() if left.payload else None
-    about = {"path": str(path), "seeds": list(seeds), "frames": len(times), "fps": fps}
+    about = {"path": str(path), "seeds": list(seeds), "frames": num, "fps": fps}
     return {**about, "sha256": left.sha256, "watermark": mark}
+
+
+def _check_number(num: int, size: int) -> None:
+    """Raises UsageError for more frames than a clip can have, before hours go into them."""
+    side = ENLARGED_SIDE if size < MIN_SIDE else size
+    most = min(MAX_FRAMES, MAX_DECODED_PIXELS // side**2)
+    if num > most:
+        raise UsageError(
+            f"frames-per-seed: {num} frames in all are more than the {most} that a clip of {side} px can have; give"
+            " less, or fewer seeds"
+        )
 
 
 def _frames(trained: Trained, codes: Tensor, c: Tensor | None, times: np.ndarray, loop: bool) -> Iterator[Image]:

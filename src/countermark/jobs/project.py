@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -15,21 +14,18 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import read_bounded, sha256_hex, write_atomic
 from countermark.core.media import MAX_FILE_BYTES, Image, decode_image
 from countermark.core.pixels import to_tensor, to_uint8
+from countermark.core.tracking import Track, untracked
 from countermark.data.image import fitted
 from countermark.forensics.native import cell_means, repetition_factor
 from countermark.perception.efficientnet import load_efflite0
 from countermark.perception.features import as_channels
 from countermark.provenance.release import Origin, release
 from countermark.training.projection import Projection, Space, perceptual_distance, project, pyramid_distance
-from countermark.training.run import check_writable, is_run
+from countermark.training.run import check_output
 from countermark.training.trained import Trained, load_run
 
 STEPS = 1000
 FEATURES = "efflite0"
-
-
-class Track(Protocol):
-    def __call__(self, items: Iterable[int], what: str, total: int) -> Iterable[int]: ...
 
 
 def project_files(
@@ -43,7 +39,7 @@ def project_files(
     classes: Sequence[int] | None = None,
     features: str | None = None,
     model: str | None = None,
-    track: Track = lambda items, what, total: items,
+    track: Track = untracked,
 ) -> list[dict[str, Any]]:
     """Search the picture of each file in what the generator of `run` can make, and release what comes closest.
 
@@ -61,17 +57,14 @@ def project_files(
         raise UsageError(f"steps: {steps} is not a number of steps; give 1 or more, such as {STEPS}")
     if features not in (None, FEATURES):
         raise UsageError(f"features: {features} is not known; choose {FEATURES} or leave it out")
-    folder = Path(out)
-    check_writable(folder)
-    if is_run(folder):
-        raise UsageError(f"out: {folder} is a run; choose another folder for its pictures")
     paths = [Path(file) for file in files]
     _check_names(paths)
-    trained = load_run(run, model)
+    trained, folder = load_run(run, model), Path(out)
+    check_output(folder, "its pictures")
     distance = perceptual_distance(load_efflite0()) if features else pyramid_distance
     entries: list[dict[str, Any]] = []
     for i, path in enumerate(paths, 1):
-        what = f"projecting {i} of {len(paths)}"
+        number = f"{i} of {len(paths)}"
         try:
             parent = read_bounded(path, MAX_FILE_BYTES)
             target = _target(trained, decode_image(parent, name=str(path)))
@@ -83,7 +76,7 @@ def project_files(
                 space=space,
                 classes=classes,
                 distance=distance,
-                track=partial(track, what=what, total=steps),
+                track=lambda items, what, total: track(items, f"{what} {number}", total),  # noqa: B023 - called at once
             )
             entries.append({"path": str(path), **_released(trained, found, parent, folder / path.stem)})
         except UsageError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,16 @@ import numpy as np
 from countermark.core.errors import UsageError
 from countermark.core.media import SUFFIXES, Image
 from countermark.core.pixels import to_uint8
-from countermark.jobs.watch import release_grid, tiled
+from countermark.core.tracking import Track, untracked
+from countermark.jobs.watch import tiled
 from countermark.nn.style import StyleGenerator
 from countermark.provenance import settings
 from countermark.provenance.release import Origin, Released, release
-from countermark.training.run import check_writable, is_run
+from countermark.training.run import check_output
 from countermark.training.trained import BATCH, Trained, load_run
 
 MAX_GRID = 100
 MAX_MIXED = 9  # rows and columns of a grid of mixtures, beside those that they are mixed of
-
-Track = Callable[[Iterable[int], str, int], Iterable[int]]
 
 
 def sample(
@@ -37,7 +36,7 @@ def sample(
     model: str | None = None,
     certificate: str | Path | None = None,
     key: str | Path | None = None,
-    track: Track = lambda items, what, total: items,
+    track: Track = untracked,
 ) -> list[dict[str, Any]]:
     """Release one picture a seed as `seed0007.png` in `out`, and `grid.png` of the first hundred.
 
@@ -60,7 +59,8 @@ def sample(
         released += [shelf.put(samples, seed) for samples, seed in zip(images, seeds[part], strict=True)]
     if len(seeds) > 1:
         first = slice(MAX_GRID)
-        release_grid(trained, seeds[first], chosen and chosen[first], shelf.folder / "grid.png", truncation)
+        grid = to_uint8(trained.sample(seeds[first], chosen and chosen[first], truncation))
+        shelf.release(tiled(grid), "grid.png", seeds[first])
     return released
 
 
@@ -78,7 +78,7 @@ def mix(
     model: str | None = None,
     certificate: str | Path | None = None,
     key: str | Path | None = None,
-    track: Track = lambda items, what, total: items,
+    track: Track = untracked,
 ) -> list[dict[str, Any]]:
     """Style mixing (arXiv:1812.04948, section 3.1): `seed0007-0100.png` for each of `seeds` with each of `mix_seeds`.
 
@@ -132,9 +132,7 @@ class _Shelf:
     @staticmethod
     def at(out: str | Path, *how: Any) -> _Shelf:
         """The shelf in folder `out`. Raises UsageError where it is a run, or cannot be written."""
-        check_writable(Path(out))
-        if is_run(Path(out)):
-            raise UsageError(f"out: {out} is a run; choose another folder for its pictures")
+        check_output(Path(out), "its pictures")
         return _Shelf(Path(out), *how)
 
     def put(self, samples: np.ndarray, *seeds: int) -> dict[str, Any]:

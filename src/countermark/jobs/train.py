@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from countermark.core import checkpoint
-from countermark.core.errors import UsageError
+from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import MAX_SIDE
 from countermark.core.spec import Settings, Spec
 from countermark.core.text import named
@@ -157,6 +158,17 @@ def _named(model: str) -> tuple[Spec, str | None]:
     return spec, preset or None
 
 
+def _differing(config: Mapping[str, Any], trainer: Trainer) -> str:
+    """What makes the networks of a run others than the trainer's, and the remedy."""
+    theirs, ours = config["settings"], settings_to_json(trainer.settings)
+    remedies = {"size": "--size {}", "num_classes": "num_classes={}", "channels": "pictures of {} channels"}
+    for name, remedy in remedies.items():
+        if theirs.get(name) != ours[name]:
+            return f"{name} is {theirs.get(name)} there and {ours[name]} here; use {remedy.format(theirs.get(name))}"
+    differing = named(name for name in ours if theirs.get(name) != ours[name])
+    return f"settings that differ are {differing}; take theirs, which are in its config.json, for those of the shape"
+
+
 def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Trainer:
     try:
         return Trainer(spec, settings, batches, seed)
@@ -181,6 +193,9 @@ def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str],
         groups["networks"] = {**trainer.state()[0]["networks"], **groups.get("averages", {})}
         learning = [name for name, network in trainer.networks.items() if list(network.parameters())]
         how, fresh = "ships", named(set(learning) - set(spec.averaged))
-    trainer.adopt(groups)
+    try:
+        trainer.adopt(groups)
+    except CountermarkError as error:
+        raise UsageError(f"from: {start} has networks of another shape: {_differing(config, trainer)}") from error
     if fresh:
         say(f"from: {start} {how} without {fresh}, which starts fresh")

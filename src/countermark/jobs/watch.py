@@ -74,16 +74,10 @@ def grid_classes(trained: Trained, num: int) -> list[int] | None:
     return [i % num_classes for i in range(num)] if num_classes else None
 
 
-def release_grid(
-    trained: Trained,
-    seeds: Sequence[int],
-    classes: Sequence[int] | None,
-    path: Path,
-    truncation: float | None = None,
-) -> None:
+def release_grid(trained: Trained, seeds: Sequence[int], classes: Sequence[int] | None, path: Path) -> None:
     """Release one picture that shows a sample for every seed, row by row."""
-    images = to_uint8(trained.sample(seeds, classes, truncation))
-    origin = Origin("made", trained.spec.name, run=trained.run_id, seed=tuple(seeds), truncation=truncation)
+    images = to_uint8(trained.sample(seeds, classes))
+    origin = Origin("made", trained.spec.name, run=trained.run_id, seed=tuple(seeds))
     release(Image(tiled(images)), path, origin=origin)
 
 

@@ -43,15 +43,33 @@ def encode(image: Image, format: str, *, quality: int = DEFAULT_QUALITY) -> byte
     return encoded.getvalue()
 
 
+def check_clip(rate_fps: float) -> None:
+    """Raises UsageError for a rate that no clip can have, and where PyAV is missing."""
+    if not 1 <= rate_fps <= MAX_RATE_FPS:
+        raise UsageError(f"fps: {rate_fps:g} is out of range; give 1 to {MAX_RATE_FPS}")
+    require_av()
+
+
 def encode_video(frames: Iterable[Image], rate_fps: float, *, crf: int = CRF) -> bytes:
     """The bytes of an MP4 of H.264 (4:2:0, 8 bits, BT.709), frame by frame. Equal frames give equal bytes.
 
     Frames have one size, whose sides are even. crf: 0 to 51, of which less is better.
-    Raises UsageError for what can't be asked, CountermarkError for a clip that is too long to be read back.
+    Raises UsageError for what can't be asked, CountermarkError for a clip that is too long to be read back and for what
+    x264 refuses, or its absence.
     """
-    if not 1 <= rate_fps <= MAX_RATE_FPS:
-        raise UsageError(f"fps: {rate_fps:g} is out of range; give 1 to {MAX_RATE_FPS}")
-    require_av()
+    check_clip(rate_fps)
+    import av
+
+    try:
+        return _encoded_video(frames, rate_fps, crf)
+    except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
+        raise CountermarkError(
+            f"PyAV cannot write this clip of H.264 ({type(error).__name__}); make smaller frames, or, where it lacks"
+            " x264, take PyAV's own wheels: pip install 'countermark[video]'"
+        ) from error
+
+
+def _encoded_video(frames: Iterable[Image], rate_fps: float, crf: int) -> bytes:
     import av
 
     encoded, stream, num_pixels = io.BytesIO(), None, 0

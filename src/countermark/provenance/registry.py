@@ -65,6 +65,12 @@ def add(row: Row) -> None:
         connection.execute(f"INSERT INTO released VALUES ({marks})", tuple(vars(row).values()))
 
 
+def remove(id: str) -> None:
+    """Forget the row of a file that never came to be. Raises CountermarkError when it can't be."""
+    with _reported(), _connected(create=True) as connection:
+        connection.execute("DELETE FROM released WHERE id = ?", (id,))
+
+
 def new_number() -> int:
     """A payload id that no row has: random, so that ids tell nothing of how much was made."""
     with _reported(), _connected(create=True) as connection:

@@ -30,7 +30,7 @@ from countermark.provenance.perceptual import perceptual_hash
 ENLARGED_SIDE = 256
 MIN_MARKED = 0.95  # of a clip's frames; benchmarks/video_marks.py finds the mark in more
 
-__all__ = ["Origin", "Released", "release", "release_video"]
+__all__ = ["Origin", "Released", "check_size", "release", "release_video"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def release_video(
     first = next(rest, None)
     if first is None:
         raise UsageError("a clip needs a frame")
-    times = _times(first, even=True)
+    times = _times(first.width, first.height, even=True)
     shown = _enlarged(first, times)
     size = _Size((first.width, first.height), (shown.width, shown.height), times, None)
     marked = (watermark.embed(_enlarged(frame, times), marks.payload) for frame in chain([first], rest))
@@ -180,6 +180,7 @@ class _Marks:
             registry.add(row)
             os.replace(staged, path)
         except OSError as error:
+            registry.remove(self.id)
             raise CountermarkError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
         finally:
             staged.unlink(missing_ok=True)
@@ -193,20 +194,26 @@ def _sized(image: Image, native_size: bool) -> tuple[Image, int, str | None]:
     """The picture at the size in which it leaves, its enlargement, and why it can't carry a watermark, or None."""
     if native_size and min(image.height, image.width) < watermark.MIN_SIDE:
         return image, 1, f"smaller than {watermark.MIN_SIDE} pixels, and the native size was asked for"
-    times = _times(image)
+    times = _times(image.width, image.height)
     return _enlarged(image, times), times, None
 
 
-def _times(image: Image, *, even: bool = False) -> int:
+def check_size(width: int, height: int) -> None:
+    """Raises UsageError where a picture of this size cannot be released: for use before hours go into it."""
+    _times(width, height)
+
+
+def _times(width: int, height: int, *, even: bool = False) -> int:
     """How often pixels are repeated so that a watermark fits and, for 4:2:0 clips, both sides are even."""
-    side = min(image.height, image.width)
+    side = min(width, height)
     times = 1 if side >= watermark.MIN_SIDE else -(-ENLARGED_SIDE // side)
-    if even and (image.height % 2 or image.width % 2):
+    if even and (height % 2 or width % 2):
         times += times % 2
-    width, height = image.width * times, image.height * times
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+    if width * height * times**2 > MAX_PIXELS or max(width, height) * times > MAX_SIDE:
+        if times == 1:
+            raise UsageError(f"a picture of {width} x {height} is too large to be released")
         remedy = "" if even else "; ask for the native size"
-        raise UsageError(f"a picture of {image.width} x {image.height} cannot be enlarged {times} times{remedy}")
+        raise UsageError(f"a picture of {width} x {height} cannot be enlarged {times} times{remedy}")
     return times
 
 

@@ -113,9 +113,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class ClipReading:
-    """What the `num_read` frames of a clip say together, and how many of them say so alone.
+    """What the `num_read` frames of a clip say together, and how many of them fit what was found.
 
-    A frame without the mark is counted among `num_marked` with a probability of at most MAX_FALSE_POSITIVE_RATE.
+    What was found comes from all frames, each of them included: `num_marked` says how far the mark reaches, and only
+    `reading` bounds how probable it is without a mark.
     """
 
     reading: Reading
@@ -150,7 +151,9 @@ def read_clip(frames: Iterable[Image]) -> ClipReading:
 
 
 def _agrees(soft: np.ndarray, codeword: np.ndarray) -> bool:
-    """Whether chance does not explain how well one frame's numbers fit a codeword that other frames gave."""
+    """Whether one frame's numbers fit the codeword of the whole clip so well that chance would not explain it if the
+    codeword had come from other frames alone; since this frame had a say in it, the rate is a threshold, not a bound.
+    """
     fit, square_sum = float(np.vdot(soft, codeword)), float(np.square(soft).sum())
     return fit > 0 and math.exp(-(fit**2) / (2 * square_sum)) <= MAX_FALSE_POSITIVE_RATE
 

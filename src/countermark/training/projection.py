@@ -11,7 +11,7 @@ scales, plus that of a network's features where one is given, in place of LPIPS.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from countermark.core.errors import UsageError
 from countermark.core.seeds import derive, latents
+from countermark.core.tracking import Track, untracked
 from countermark.nn.style import StyleGenerator
 from countermark.perception.efficientnet import EffLite0
 from countermark.training.trained import BATCH, Trained
@@ -95,7 +96,7 @@ def project(
     space: Space | None = None,
     classes: Sequence[int] | None = None,
     distance: Distance = pyramid_distance,
-    track: Callable[[Iterable[int]], Iterable[int]] = iter,
+    track: Track = untracked,
 ) -> Projection:
     """The code whose picture comes closest to target [1,C,S,S] in [-1,1] after `steps` steps from random codes.
 
@@ -106,10 +107,10 @@ def project(
     space = space or ("w" if isinstance(trained.generator, StyleGenerator) else "z")
     if space != "z" and not isinstance(trained.generator, StyleGenerator):
         raise UsageError(f"space: {space} is of style-based generators, which {trained.spec.name} is not; choose z")
-    variable, c, deviation = _start(trained, target, seed, space, classes, distance)
+    variable, c, deviation = _start(trained, target, seed, space, classes, distance, track)
     codes_of = partial(_codes_of, trained, space, c)
     adam = torch.optim.Adam([variable.requires_grad_()])
-    for step in track(range(steps)):
+    for step in track(range(steps), "projecting", steps):
         adam.param_groups[0]["lr"] = deviation * learning_rate(step, steps)
         adam.zero_grad()
         _apart(distance, trained.render(codes_of(variable), c), target).sum().backward()
@@ -125,13 +126,20 @@ def project(
 
 @torch.no_grad()
 def _start(
-    trained: Trained, target: Tensor, seed: int, space: Space, classes: Sequence[int] | None, distance: Distance
+    trained: Trained,
+    target: Tensor,
+    seed: int,
+    space: Space,
+    classes: Sequence[int] | None,
+    distance: Distance,
+    track: Track,
 ) -> tuple[Tensor, Tensor | None, float]:
     """The NUM_STARTS best of NUM_TRIES random codes, as what is searched, with their c and the codes' deviation."""
     seeds = [derive(seed, "projection", i) for i in range(NUM_TRIES)]
     codes, c = trained.codes(seeds, classes), trained.conditions(seeds, classes)
     distances = []
-    for part in torch.arange(NUM_TRIES).split(BATCH):
+    for start in track(range(0, NUM_TRIES, BATCH), "trying codes for", NUM_TRIES // BATCH):
+        part = slice(start, start + BATCH)
         pictures = trained.pictures(codes[part], None if c is None else c[part])
         distances.append(_apart(distance, pictures, target))
     best = torch.cat(distances).argsort(stable=True)[:NUM_STARTS]

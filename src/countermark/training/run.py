@@ -111,7 +111,7 @@ def _difference(old: Any, new: Any) -> str:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    names = sorted(path.name for path in folder.glob("*") if path.name[0] != ".")
     strangers = [] if "config.json" in names else names
     if strangers:
         raise UsageError(f"out: {folder} holds files that are not a run ({strangers[0]}, ...); choose a new folder")
@@ -151,17 +151,41 @@ def newest_state(folder: Path) -> Path | None:
 
 
 def check_writable(folder: Path, argument: str = "out") -> None:
-    """Make the folder that `argument` names. Raises UsageError when nothing can be written there."""
+    """Raises UsageError when nothing can be written in the folder that `argument` names, which need not be there yet.
+
+    Nothing is made, so that a command that is refused for other reasons later leaves no folder behind.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise UsageError(f"{argument}: {folder} cannot be written ({error.strerror}); choose another folder") from error
 
 
+def check_output(folder: Path, what: str) -> None:
+    """As `check_writable`, for a folder of `what` a run gives. Raises UsageError where it is itself a run, too."""
+    if is_run(folder):
+        raise UsageError(f"out: {folder} is a run; choose another folder for {what}")
+    check_writable(folder)
+
+
+def check_output_file(path: Path, suffix: str, what: str) -> None:
+    """As `check_output`, for a file `path` of that suffix. Raises UsageError for a folder and another suffix, too."""
+    if path.suffix.lower() != suffix:
+        raise UsageError(f"out: {path} is no name for {what}; use {suffix}, as in {path.stem or 'out'}{suffix}")
+    if path.is_dir():
+        raise UsageError(f"out: {path} is a folder; give the name of a file in it")
+    check_output(path.parent, what)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run against other processes; the operating system lets go when this one dies."""
+    """Hold the run, whose folder is made if need be, against other processes; when this one dies, the operating system
+    lets go. Raises UsageError when another one holds it, and for a folder that is no place for a run."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out: {folder} cannot be made ({error.strerror}); choose another folder") from error
     for path in sorted(folder.iterdir()):  # a run may come from a stranger: nothing may be written elsewhere, or hang
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise UsageError(f"out: {path} is a link or a device; a run is trained in files of its own")

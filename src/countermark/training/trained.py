@@ -66,7 +66,7 @@ class Trained:
         """
         G = self.generator
         if truncation is not None and not 0 < truncation <= MAX_TRUNCATION:
-            raise UsageError(f"truncation: {truncation:g} is not above 0 and up to {MAX_TRUNCATION}; try 0.7")
+            raise UsageError(f"truncation: {truncation:g} is not above 0 and up to {MAX_TRUNCATION:g}; try 0.7")
         num_z = self.spec.num_z(self.settings)
         if not isinstance(G, StyleGenerator):
             return latents(seeds, num_z, truncation)
