@@ -15,6 +15,7 @@ NAMES = (
     "kept_memory",
     "memory",
     "zoo_quality",
+    "precision",
     "watermark",
     "video_marks",
     "marks",

@@ -4,7 +4,8 @@ The peak is the fastest of a few 3x3 convolutions, forward and backward, channel
 number of threads. A training step is everything that the loop does for one batch, each phase (critic steps, lazy
 regularisers) timed by itself and counted as often as it is due. Operations are those of convolutions and matrix
 products that are really run: what a network saves by a cheaper formulation does not count as speed here, but in images
-a second.
+a second. What keeps a row below the peak: the part of a step's time that is in these operations at all, how fast they
+run there (their pictures are small and channels few, or the batch is), and which other operation takes most.
 
 python -m benchmarks.speed [--models stylegan2 r3gan] [--seconds 10] [--threads 2]
 """
@@ -14,12 +15,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import record
@@ -50,9 +54,17 @@ HEADER = [
     "GFLOP an image",
     "GFLOP/s",
     "of the peak",
+    "time in convolutions and products",
+    "of the peak in them",
+    "next",
     "sampling images/s",
     "official fp32 images/s (training, sampling)",
 ]
+
+
+# Where torch's profiler puts the time of the operations that are counted.
+COUNTED = ("aten::mkldnn_convolution", "aten::_convolution", "aten::convolution_backward", "aten::_slow_conv")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 
 
 class Noise:
@@ -123,18 +135,51 @@ def peak_flops(bf16: bool, seconds: float) -> float:
     return best
 
 
-def measure(spec: Spec, settings: Settings, seconds: float) -> tuple[float, float, float]:
-    """(training images a second, operations a training image, sampling images a second)."""
+@dataclass
+class Speed:
+    """Images a second of training and sampling, operations of a training step, and in which its seconds are spent."""
+
+    training: float
+    sampling: float
+    flops: float
+    spent: Counter[str]
+
+    @property
+    def counted_s(self) -> float:
+        """Seconds of a step in the operations that are counted."""
+        return sum(s for name, s in self.spent.items() if is_counted(name))
+
+    @property
+    def next(self) -> str:
+        """The other operation that takes most, and the part of the time that it does."""
+        name, seconds = max(((name, s) for name, s in self.spent.items() if not is_counted(name)), key=lambda e: e[1])
+        return f"{name.removeprefix('aten::')} {seconds / self.spent.total():.0%}"
+
+
+def is_counted(name: str) -> bool:
+    return name in PRODUCTS or name.startswith(COUNTED)
+
+
+def spent(run: Callable[[], object]) -> Counter[str]:
+    """Seconds in each operation, without those that it calls."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        run()
+    return Counter({event.key: event.self_cpu_time_total / 1e6 for event in profiled.key_averages()})
+
+
+def measure(spec: Spec, settings: Settings, seconds: float) -> Speed:
     trainer = Trainer(spec, settings, Noise(settings), 0)
     phases = trainer.phases
     trainer.phases = ()
-    flops, step_s = 0.0, 1 / best_rate(lambda: trainer.advance(None), 1, 0)  # data and averages
+    flops, places, step_s = 0.0, Counter[str](), 1 / best_rate(lambda: trainer.advance(None), 1, 0)  # data and averages
     frame_s = step_s
     for phase in phases:
         trainer.phases = (dataclasses.replace(phase, interval=1),)
         with Operations() as counter:
             trainer.advance(None)
         flops += counter.num / phase.interval
+        for name, in_it_s in spent(lambda: trainer.advance(None)).items():
+            places[name] += in_it_s / phase.interval
         step_s += (1 / best_rate(lambda: trainer.advance(None), 1, seconds / len(phases)) - frame_s) / phase.interval
     G, z = trainer.averages["G"].eval(), latents(range(settings.batch), trainer.num_z)
     classes = torch.arange(settings.batch) % max(settings.num_classes, 1)
@@ -145,7 +190,7 @@ def measure(spec: Spec, settings: Settings, seconds: float) -> tuple[float, floa
             G(z, c)
 
     sampling = best_rate(sample, settings.batch, seconds / 4)
-    return settings.batch / step_s, flops / settings.batch, sampling
+    return Speed(settings.batch / step_s, sampling, flops, places)
 
 
 def cases(names: list[str]) -> list[tuple[Spec, str, dict, str]]:
@@ -174,10 +219,13 @@ def main() -> None:
     for spec, preset, changes, official in cases(options.models):
         for precision, mode in PRECISIONS.items():
             settings = dataclasses.replace(spec.presets[preset], **changes, **mode)
-            training, flops, sampling = measure(spec, settings, options.seconds)
-            rate = training * flops
-            row = [f"{spec.name}:{preset}", settings.size, precision, settings.batch, training, flops / 1e9, rate / 1e9]
-            rows.append([*row, f"{rate / peaks[precision]:.0%}", sampling, official if precision == "fp32" else ""])
+            found = measure(spec, settings, options.seconds)
+            flops, peak = found.flops / settings.batch, peaks[precision]
+            row = [f"{spec.name}:{preset}", settings.size, precision, settings.batch, found.training]
+            row += [flops / 1e9, found.training * flops / 1e9, f"{found.training * flops / peak:.0%}"]
+            row += [f"{found.counted_s / found.spent.total():.0%}", f"{found.flops / found.counted_s / peak:.0%}"]
+            row += [found.next, found.sampling]
+            rows.append([*row, official if precision == "fp32" else ""])
             print(record.markdown(HEADER, rows[-1:]).splitlines()[-1], flush=True)
     command = f"python -m benchmarks.speed --seconds {options.seconds:g} --threads {options.threads}"
     if options.models:

@@ -4,7 +4,7 @@ The budget is processor time of one thread, so that what else the machine does c
 more images in it, which the table says. Distances are to the set's test part, which no generator sees. "cut" is the
 distance between the set's own detector and test parts: what a perfect generator would reach.
 
-python -m benchmarks.zoo_quality [--data faces64] [--minutes 2] [--models NAME ...] [--out FOLDER]
+python -m benchmarks.zoo_quality [--data faces64] [--minutes 3] [--models NAME ...] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks import record
@@ -27,7 +28,7 @@ from countermark.metrics.distribution import compare
 from countermark.models import SPECS
 from countermark.training.loop import Length, Trainer, train
 from countermark.training.run import document, settings_to_json
-from countermark.training.trained import load_run
+from countermark.training.trained import Trained, load_run
 
 SIDE, FEATURES, NUM_FAKE, NUM_GRID = 32, "efflite0", 1000, 64
 GRIDS = Path(__file__).parents[1] / "docs" / "zoo"
@@ -55,46 +56,53 @@ def chosen(spec: Spec, pictures: PictureSet) -> tuple[str, Settings]:
     return preset, dataclasses.replace(spec.presets[preset], **shape)
 
 
-def measure(spec: Spec, data: str, pictures: PictureSet, minutes: float, folder: Path) -> list[object]:
-    """One row; leaves the run in `folder` and a grid of its samples in docs/zoo."""
-    preset, settings = chosen(spec, pictures)
+def train_one(spec: Spec, settings: Settings, data: str, pictures: PictureSet, length: Length, folder: Path) -> Trained:
+    """A run of `settings` in `folder`, in place of what was there."""
     trainer = Trainer(spec, settings, Shuffled(pictures.part("generator"), 0), 0)
-    words = {"model": spec.name, "preset": preset, "settings": settings_to_json(settings), "seed": 0}
+    words = {"model": spec.name, "settings": settings_to_json(settings), "seed": 0}
     config = document({**words, "data": {"name": data, "fingerprint": pictures.fingerprint}})
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    train(trainer, folder, ProcessorTime(60 * minutes), config=config)
-    trained = load_run(folder)
+    train(trainer, folder, length, config=config)
+    return load_run(folder)
+
+
+class Judge:
+    """Distances and coverage, each with its interval, of pictures to a set's test part."""
+
+    def __init__(self, pictures: PictureSet) -> None:
+        self.features = features_of(pictures, FEATURES)
+        self.real = self.features(pictures.part("test").images)
+
+    def __call__(self, images: np.ndarray) -> list[str]:
+        features = self.features
+        found = compare(self.real, features(images), ("fd", "kid", "dc"), features.name, features.resize)
+        return [record.with_interval(found[name]) for name in ("fd", "kid", "density", "coverage")]
+
+
+def measure(spec: Spec, data: str, pictures: PictureSet, judge: Judge, minutes: float, folder: Path) -> list[object]:
+    """One row; leaves the run in `folder` and a grid of its samples in docs/zoo."""
+    preset, settings = chosen(spec, pictures)
+    trained = train_one(spec, settings, data, pictures, ProcessorTime(60 * minutes), folder)
     release_grid(trained, range(NUM_GRID), grid_classes(trained, NUM_GRID), GRIDS / f"{data}-{spec.name}.png")
-    judge = features_of(pictures, FEATURES)
-    real, fake = judge(pictures.part("test").images), judge(trained.measured("evaluate", NUM_FAKE))
-    found = compare(real, fake, ("fd", "kid", "dc"), judge.name, judge.resize)
-    figures = [record.with_interval(found[name]) for name in ("fd", "kid", "density", "coverage")]
-    return [f"{spec.name}:{preset}", trained.nimg, trained.nimg / (60 * minutes), *figures]
-
-
-def floor(pictures: PictureSet) -> list[object]:
-    """What pictures of the same set that are not the test's reach."""
-    judge = features_of(pictures, FEATURES)
-    real, other = (judge(pictures.part(part).images[:NUM_FAKE]) for part in ("test", "detector"))
-    found = compare(real, other, ("fd", "kid", "dc"), judge.name, judge.resize)
-    figures = [record.with_interval(found[name]) for name in ("fd", "kid", "density", "coverage")]
-    return ["cut: real pictures", "", "", *figures]
+    row: list[object] = [f"{spec.name}:{preset}", trained.nimg, trained.nimg / (60 * minutes)]
+    return row + judge(trained.measured("evaluate", NUM_FAKE))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="faces64")
-    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--models", nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "zoo", help="where the runs go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     pictures = load(open_source(options.data), SIDE)
-    rows = [floor(pictures)]
+    judge = Judge(pictures)
+    # What pictures of the same set that are not the test's reach.
+    rows: list[list[object]] = [["cut: real pictures", "", "", *judge(pictures.part("detector").images[:NUM_FAKE])]]
     for spec in SPECS:
         if spec.kind == "image" and (not options.models or spec.name in options.models):
-            rows.append(measure(spec, options.data, pictures, options.minutes, options.out / spec.name))
+            rows.append(measure(spec, options.data, pictures, judge, options.minutes, options.out / spec.name))
             print(record.markdown(HEADER, rows[-1:]).splitlines()[-1], flush=True)
     command = f"python -m benchmarks.zoo_quality --data {options.data} --minutes {options.minutes:g}"
     if options.models:

@@ -24,10 +24,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
-from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Spec
+from countermark.core.spec import Adam, Phase, Scheduled, Spec
 from countermark.losses.steps import hinge_phases
 from countermark.nn.augmentation import augmenting
 from countermark.nn.residual import (
+    LAPTOP,
     Discriminator,
     Generator,
     Initialisation,
@@ -157,9 +158,7 @@ SPEC = Spec(
             attention_d=(16,),
             lr_g=2e-4,
             lr_d=4e-4,
-            ema_halflife_nimg=Schedule(0, 10_000, 200_000, "linear"),  # a twentieth of the images shown
-            total_nimg=1_000_000,
-            channels_last=True,
+            **LAPTOP,
         ),
         "size64": BigGANSettings(
             size=64,
@@ -171,9 +170,7 @@ SPEC = Spec(
             attention_d=(16,),
             lr_g=2e-4,
             lr_d=4e-4,
-            ema_halflife_nimg=Schedule(0, 10_000, 200_000, "linear"),  # a twentieth of the images shown
-            total_nimg=1_000_000,
-            channels_last=True,
+            **LAPTOP,
         ),
         "cifar10": BigGANSettings(  # the code's launch_cifar_ema: neither chunks of z nor a shared embedding
             size=32,

@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Spec
+from countermark.core.spec import Adam, Phase, Scheduled, Spec
 from countermark.losses.steps import hinge_phases
 from countermark.nn.augmentation import augmenting
 from countermark.nn.residual import (
+    LAPTOP,
     Norm,
     ProjectionDiscriminator,
     ResidualSettings,
@@ -254,9 +255,7 @@ SPEC = Spec(
             attention_d=(16,),
             lr_g=2e-4,
             lr_d=4e-4,
-            ema_halflife_nimg=Schedule(0, 10_000, 200_000, "linear"),  # a twentieth of the images shown
-            total_nimg=1_000_000,
-            channels_last=True,
+            **LAPTOP,
         ),
         "size64": BigGANDeepSettings(
             size=64,
@@ -268,9 +267,7 @@ SPEC = Spec(
             attention_d=(16,),
             lr_g=2e-4,
             lr_d=4e-4,
-            ema_halflife_nimg=Schedule(0, 10_000, 200_000, "linear"),  # a twentieth of the images shown
-            total_nimg=1_000_000,
-            channels_last=True,
+            **LAPTOP,
         ),
         "tiny": BigGANDeepSettings(
             size=8,

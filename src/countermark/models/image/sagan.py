@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import nn
 
-from countermark.core.spec import Adam, Phase, Schedule, Spec
+from countermark.core.spec import Adam, Phase, Spec
 from countermark.losses.steps import hinge_phases
 from countermark.nn.augmentation import augmenting
-from countermark.nn.residual import Discriminator, Generator, ResidualSettings, check_shape, initialise
+from countermark.nn.residual import LAPTOP, Discriminator, Generator, ResidualSettings, check_shape, initialise
 
 SPECTRAL_EPS = 1e-12
 
@@ -62,9 +62,7 @@ SPEC = Spec(
             widths_d=(32, 64, 96, 96),
             attention_g=(16,),
             attention_d=(16,),
-            ema_halflife_nimg=Schedule(0, 10_000, 200_000, "linear"),  # a twentieth of the images shown
-            total_nimg=1_000_000,
-            channels_last=True,
+            **LAPTOP,
         ),
         "size64": ResidualSettings(
             size=64,
@@ -72,9 +70,7 @@ SPEC = Spec(
             widths_d=(16, 32, 64, 96, 96),
             attention_g=(32,),
             attention_d=(16,),
-            ema_halflife_nimg=Schedule(0, 10_000, 200_000, "linear"),  # a twentieth of the images shown
-            total_nimg=1_000_000,
-            channels_last=True,
+            **LAPTOP,
         ),
         "tiny": ResidualSettings(
             size=8,

@@ -19,7 +19,7 @@ from torch import nn
 from countermark.core.spec import Adam, Phase, Schedule, Spec
 from countermark.losses.steps import hinge_phases
 from countermark.nn.augmentation import augmenting
-from countermark.nn.residual import Discriminator, Generator, ResidualSettings, check_shape, initialise
+from countermark.nn.residual import LAPTOP, Discriminator, Generator, ResidualSettings, check_shape, initialise
 
 SPECTRAL_EPS = 1e-12
 
@@ -57,9 +57,7 @@ SPEC = Spec(
             lr_g=2e-4,
             lr_d=2e-4,
             num_d_steps=2,  # five leave too few steps of G in the minutes that a CPU has
-            ema_halflife_nimg=Schedule(0, 10_000, 200_000, "linear"),  # a twentieth of the images shown
-            total_nimg=1_000_000,
-            channels_last=True,
+            **LAPTOP,
         ),
         "size64": ResidualSettings(
             size=64,
@@ -68,9 +66,7 @@ SPEC = Spec(
             lr_g=2e-4,
             lr_d=2e-4,
             num_d_steps=2,
-            ema_halflife_nimg=Schedule(0, 10_000, 200_000, "linear"),  # a twentieth of the images shown
-            total_nimg=1_000_000,
-            channels_last=True,
+            **LAPTOP,
         ),
         "cifar10": ResidualSettings(
             size=32,
