@@ -4,7 +4,7 @@ The budget is processor time of one thread, so that what else the machine does c
 more images in it, which the table says. Distances are to the set's test part, which no generator sees. "cut" is the
 distance between the set's own detector and test parts: what a perfect generator would reach.
 
-python -m benchmarks.zoo_quality [--data faces64] [--minutes 3] [--models NAME ...] [--out FOLDER]
+python -m benchmarks.zoo_quality [--data faces64] [--minutes 2] [--models NAME ...] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def measure(spec: Spec, data: str, pictures: PictureSet, judge: Judge, minutes: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="faces64")
-    parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--models", nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "zoo", help="where the runs go")
     options = parser.parse_args()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.build import filled
+from docs.build import PAGES, filled
 
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "README.zh.md")
@@ -47,9 +47,9 @@ def test_the_commands_run_as_typed(tmp_path: Path, home: Path) -> None:
     assert "synthetic (decided by credentials" in done.stdout
 
 
-@pytest.mark.parametrize("name", READMES)
-def test_tables_are_up_to_date_and_pictures_exist(name: str) -> None:
-    page = (ROOT / name).read_text()
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_tables_are_up_to_date_and_pictures_exist(path: Path) -> None:
+    page = path.read_text()
     assert filled(page) == page
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", page):
-        assert (ROOT / path).exists(), path
+    for linked in re.findall(r"\]\((?!http)([^)#]+)\)", page):
+        assert (path.parent / linked).exists(), linked
