@@ -14,6 +14,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +39,17 @@ HEADER = ["model", "images", "images/s", f"FD-{FEATURES}", f"KID-{FEATURES}", "d
 
 
 class ProcessorTime(Length):
-    """Until this process has computed for `seconds` from now."""
+    """Until this process has computed for `seconds` since it was first asked, which is when training starts."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds=seconds)
-        object.__setattr__(self, "start", time.process_time())
+
+    @cached_property
+    def start(self) -> float:
+        return time.process_time()
 
     def fraction(self, nimg: int, elapsed_s: float) -> float:
-        return (time.process_time() - self.start) / self.seconds  # type: ignore[attr-defined, operator]
+        return (time.process_time() - self.start) / self.seconds  # type: ignore[operator]
 
 
 def chosen(spec: Spec, pictures: PictureSet) -> tuple[str, Settings]:

@@ -332,6 +332,14 @@ def test_a_network_in_no_file_is_not_built_out_of_proportion(
         import_run(dcgan, model="dcgan", out=tmp_path / "run")
 
 
+def test_a_folder_of_other_things_stays_as_it_is(dcgan: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    with pytest.raises(UsageError, match=r"holds files that are not a run"):
+        import_run(dcgan, model="dcgan", out=tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
 def test_images_shown_that_no_training_reaches_are_none(tmp_path: Path) -> None:
     for i, nimg in enumerate((-1, 10**30, 2.5, "many", True)):
         (tmp_path / f"{i}.pkl").write_bytes(r3gan_pickle(tmp_path / "trap", networks="G", cur_nimg=nimg))

@@ -129,6 +129,7 @@ def test_classes_fade_beside_a_z(monkeypatch) -> None:
         ({"seeds": [1]}, "seeds"),
         ({"frames_per_seed": 0}, "frames-per-seed"),
         ({"frames_per_seed": 10**6}, r"frames-per-seed: 2000000 frames .* more than the 45776 that a clip of 256 px"),
+        ({"frames_per_seed": 10801, "fps": 1}, "21602 frames in all are more than the 21600"),
         ({"frames_per_seed": 45776, "loop": False}, "frames-per-seed: 45777 frames"),
         ({"out": "a.gif"}, "use .mp4"),
         ({"fps": 0}, "fps"),

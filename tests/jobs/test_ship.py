@@ -103,9 +103,15 @@ def test_a_training_from_it_says_that_d_starts_fresh(run: Path, weights: Path, t
 
 
 def test_another_model_and_another_shape_are_one_line(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for model, setting in (("gan:tiny", "lr=0.1"), ("dcgan:tiny", "ngf=16")):
-        assert main(f"train {model} --data digits --out next --from {NAME} --images 16 {setting}".split()) != 0
-        assert capsys.readouterr().err.count("\n") == 1
+    for model, setting, reason in (
+        ("gan:tiny", "lr=0.1", "is a run of dcgan, not of gan"),
+        ("dcgan:tiny", "ngf=16", "settings that differ are ngf; take its own where they are of the shape"),
+        ("dcgan:tiny", "num_classes=0", "num_classes is 10 there and 0 here; train with pictures of 10 classes"),
+    ):
+        assert main(f"train {model} --data digits --out next --from {NAME} --images 16 {setting}".split()) == 2
+        said = capsys.readouterr().err
+        assert reason in said
+        assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

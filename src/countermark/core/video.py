@@ -30,10 +30,11 @@ _CODECS = (b"avc1", b"avc3", b"hvc1", b"hev1", b"vp09", b"av01")
 _DECODERS = "h264,hevc,vp9,libdav1d,av1"
 _TABLES = {b"stts": 8, b"ctts": 8, b"stss": 4, b"stsc": 12, b"stco": 4, b"co64": 8}  # bytes an entry
 _SIZES = (b"stsz", b"stz2")
-# FFmpeg follows these wherever they lie, `trun` in fragments and `cmov` into a compressed header; but not in what is
-# skipped: media, and boxes without a meaning to it.
+# FFmpeg follows these wherever they lie, `trun` in fragments and `cmov` into a compressed header; but not in what it
+# skips: media, and boxes that mean nothing to it in a file with one `moov`.
 _FOLLOWED = (b"trak", *_SIZES, *_TABLES, b"trun", b"cmov")
 _SKIPPED = (b"mdat", b"uuid", b"free")
+_TEXTS = (b"udta", b"meta")  # titles, artists: no decoder needs them, and any word may stand there
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def _decoded(clip: Clip) -> Iterator[Any]:
 
 
 def _opened(data: bytes, name: str) -> Clip:
+    data = _without_texts(data)
     top = inside(data, Box(b"", 0, 0, len(data)))
     movie = inside(data, only(top, b"moov"))
     if b"moof" in top or b"mvex" in movie:
@@ -123,6 +125,18 @@ def _opened(data: bytes, name: str) -> Clip:
         raise Misfit(f"{len(pictures)} tracks of pictures where one is asked for")
     width, height, num_frames, duration_s = pictures[0]
     return Clip(data, width, height, num_frames, num_frames / duration_s, name)
+
+
+def _without_texts(data: bytes) -> bytes:
+    """`data` with zeros for the texts that describe file, movie and tracks, in which FFmpeg would look for boxes."""
+    top = inside(data, Box(b"", 0, 0, len(data)))
+    movie = inside(data, only(top, b"moov"))
+    holders = [top, movie, *(inside(data, track) for track in movie.get(b"trak", [])[:MAX_TRACKS])]
+    blank = bytearray(data)
+    for text in (box for holder in holders for kind in _TEXTS for box in holder.get(kind, [])):
+        blank[text.start + 4 : text.start + 8] = b"free"
+        blank[text.body : text.stop] = bytes(text.stop - text.body)
+    return bytes(blank)
 
 
 def _refuse_hidden(data: bytes, top: dict[bytes, list[Box]], tracks: list[Box]) -> None:

@@ -14,7 +14,7 @@ from countermark.core.files import write_atomic
 from countermark.core.media import Image
 from countermark.core.pixels import to_uint8
 from countermark.jobs.watch import tiled
-from countermark.provenance.release import Origin, check_size, release
+from countermark.provenance.release import Origin, release, released_size
 from countermark.training.directions import find_directions
 from countermark.training.run import check_output
 from countermark.training.trained import load_run
@@ -73,7 +73,7 @@ def release_directions(
 def _check_size(num_columns: int, num_rows: int, size: int) -> None:
     """Raises UsageError for more strengths or seeds than a released picture has room for."""
     try:
-        check_size(num_columns * size, num_rows * size)
+        released_size(num_columns * size, num_rows * size)
     except UsageError as error:
         raise UsageError(
             f"seeds: {num_rows} with {num_columns} strengths at {size} px are too many for one picture ({error});"

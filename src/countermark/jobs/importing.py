@@ -23,6 +23,7 @@ from countermark.core.text import named, printable
 from countermark.models import SPECS, find, is_file
 from countermark.training.run import (
     MAX_NIMG,
+    check_config,
     check_writable,
     document,
     locked,
@@ -77,6 +78,7 @@ def import_run(
     )
     folder = Path(out)
     check_writable(folder)
+    check_config(folder, config)
     with locked(folder):
         write_config(folder, config)
         state = save_state(folder, nimg, groups, {})
@@ -136,10 +138,8 @@ def _translate(spec: Spec, found: Mapping[str, Network]) -> tuple[dict[str, Any]
     try:
         return spec.from_official(arguments, tensors)
     except KeyError as error:
-        raise CountermarkError(f"there is no {printable(str(error.args[0])[:200])}") from error
-    except ValueError as error:  # with which the models say what is wrong
-        raise CountermarkError(printable(str(error)[:200])) from error
-    except (IndexError, TypeError, ArithmeticError, AttributeError, RuntimeError) as error:
+        raise CountermarkError(f"there is no {printable(str(error)[:200])}") from error
+    except (IndexError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise CountermarkError("the layers have other names or shapes") from error
 
 
@@ -172,7 +172,7 @@ def _networks(spec: Spec, settings: Settings, states: StateDicts) -> tuple[dict[
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in shells.items()}
     fresh = [name for name, size in sizes.items() if size and name not in states]
     if any(sizes[name] > MAX_FRESH_RATIO * sizes["G"] for name in fresh):
-        raise CountermarkError(f"{named(fresh)} is in no file, and would be far larger than G; add its file")
+        raise CountermarkError(f"{named(fresh)} is in no file, and would be far larger than G")
     torch.manual_seed(derive(0, "init"))
     networks = _build(spec, settings)
     for name, network in networks.items():

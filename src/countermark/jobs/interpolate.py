@@ -21,12 +21,11 @@ from countermark.core.errors import UsageError
 from countermark.core.media import Image
 from countermark.core.pixels import to_uint8
 from countermark.core.tracking import Track, untracked
-from countermark.core.video import MAX_DECODED_PIXELS, MAX_FRAMES
+from countermark.core.video import MAX_DECODED_PIXELS, MAX_DURATION_S, MAX_FRAMES
 from countermark.nn.style import StyleGenerator
 from countermark.provenance import settings
 from countermark.provenance.encode import check_clip
-from countermark.provenance.release import ENLARGED_SIDE, Origin, release_video
-from countermark.provenance.watermark import MIN_SIDE
+from countermark.provenance.release import Origin, release_video, released_size
 from countermark.training.run import check_output_file
 from countermark.training.trained import Trained, load_run
 
@@ -60,9 +59,9 @@ def interpolate(
         raise UsageError(f"frames-per-seed: {frames_per_seed} is too few; try 60")
     trained, path = load_run(run, model), Path(out)
     num = len(seeds) * frames_per_seed if loop else (len(seeds) - 1) * frames_per_seed + 1
-    _check_number(num, trained.settings.size)
-    check_output_file(path, ".mp4", "a clip")
     check_clip(fps)
+    _check_number(num, trained.settings.size, fps)
+    check_output_file(path, ".mp4", "a clip")
     codes, c = trained.codes(seeds, classes, truncation), trained.conditions(seeds, classes)
     times = np.arange(num) / frames_per_seed
     shown = track(range(num), "making frames", num)
@@ -74,14 +73,14 @@ def interpolate(
     return {**about, "sha256": left.sha256, "watermark": mark}
 
 
-def _check_number(num: int, size: int) -> None:
+def _check_number(num: int, size: int, fps: float) -> None:
     """Raises UsageError for more frames than a clip can have, before hours go into them."""
-    side = ENLARGED_SIDE if size < MIN_SIDE else size
-    most = min(MAX_FRAMES, MAX_DECODED_PIXELS // side**2)
+    side, _ = released_size(size, size, clip=True)
+    most = min(MAX_FRAMES, MAX_DECODED_PIXELS // side**2, int(MAX_DURATION_S * fps))
     if num > most:
         raise UsageError(
-            f"frames-per-seed: {num} frames in all are more than the {most} that a clip of {side} px can have; give"
-            " less, or fewer seeds"
+            f"frames-per-seed: {num} frames in all are more than the {most} that a clip of {side} px at"
+            f" {fps:g} a second can have; give less, or fewer seeds"
         )
 
 

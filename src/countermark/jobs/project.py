@@ -76,7 +76,7 @@ def project_files(
                 space=space,
                 classes=classes,
                 distance=distance,
-                track=lambda items, what, total: track(items, f"{what} {number}", total),  # noqa: B023 - called at once
+                track=lambda items, what, total: track(items, f"{what}, {number}", total),  # noqa: B023 - called at once
             )
             entries.append({"path": str(path), **_released(trained, found, parent, folder / path.stem)})
         except UsageError:

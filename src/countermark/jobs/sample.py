@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from countermark.core.errors import UsageError
-from countermark.core.media import SUFFIXES, Image
+from countermark.core.media import MAX_PIXELS, SUFFIXES, Image
 from countermark.core.pixels import to_uint8
 from countermark.core.tracking import Track, untracked
 from countermark.jobs.watch import tiled
@@ -20,8 +21,7 @@ from countermark.provenance.release import Origin, Released, release
 from countermark.training.run import check_output
 from countermark.training.trained import BATCH, Trained, load_run
 
-MAX_GRID = 100
-MAX_MIXED = 9  # rows and columns of a grid of mixtures, beside those that they are mixed of
+MAX_GRID = 10  # rows and columns
 
 
 def sample(
@@ -58,7 +58,7 @@ def sample(
         images = to_uint8(trained.sample(seeds[part], None if chosen is None else chosen[part], truncation))
         released += [shelf.put(samples, seed) for samples, seed in zip(images, seeds[part], strict=True)]
     if len(seeds) > 1:
-        first = slice(MAX_GRID)
+        first = slice(_grid_side(trained) ** 2)
         grid = to_uint8(trained.sample(seeds[first], chosen and chosen[first], truncation))
         shelf.release(tiled(grid), "grid.png", seeds[first])
     return released
@@ -93,18 +93,24 @@ def mix(
     layers = _layers(trained, mix_layers)
     rows, columns = (trained.codes(given, classes, truncation) for given in (seeds, mix_seeds))
     shelf = _Shelf.at(out, trained, truncation, format, native_size, settings.load(certificate, key))
-    released, grid = [], [to_uint8(trained.pictures(columns[:MAX_MIXED], None))]
+    num_shown = _grid_side(trained) - 1  # beside those that are mixed
+    released, grid = [], [to_uint8(trained.pictures(columns[:num_shown], None))]
     grid.insert(0, np.zeros_like(grid[0][:1]))
     for row in track(range(len(seeds)), "mixing", len(seeds)):
         mixed = rows[row].repeat(len(columns), 1, 1)
         mixed[:, layers] = columns[:, layers]
         images = to_uint8(trained.pictures(mixed, None))
         released += [shelf.put(samples, seeds[row], seed) for samples, seed in zip(images, mix_seeds, strict=True)]
-        if row < MAX_MIXED:
-            grid += [to_uint8(trained.pictures(rows[row : row + 1], None)), images[:MAX_MIXED]]
+        if row < num_shown:
+            grid += [to_uint8(trained.pictures(rows[row : row + 1], None)), images[:num_shown]]
     overview = tiled(np.concatenate(grid), 1 + len(grid[1]))
-    shelf.release(overview, "grid.png", (*seeds[:MAX_MIXED], *mix_seeds[:MAX_MIXED]))
+    shelf.release(overview, "grid.png", (*seeds[:num_shown], *mix_seeds[:num_shown]))
     return released
+
+
+def _grid_side(trained: Trained) -> int:
+    """How many pictures a row and a column of a grid have, which is released as one picture."""
+    return max(min(MAX_GRID, math.isqrt(MAX_PIXELS) // trained.settings.size), 2)
 
 
 def _layers(trained: Trained, asked: Sequence[int] | None) -> list[int]:

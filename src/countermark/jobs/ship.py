@@ -36,7 +36,6 @@ from countermark.training.trained import Trained, load_run
 
 MAX_BYTES = 20_000_000
 FEATURES = "efflite0"
-_PARTIAL = ".partial-"
 
 
 def ship(run: str | Path, *, machine: str, limits: str, num: int = 1000, weights: Path = WEIGHTS) -> Path:
@@ -59,9 +58,7 @@ def ship(run: str | Path, *, machine: str, limits: str, num: int = 1000, weights
     pictures, hours = _data(trained, run), _hours(trained, Path(run))
     name = f"{trained.spec.name}@{pictures.name}"
     weights.mkdir(exist_ok=True)
-    for left_over in weights.glob(f"{_PARTIAL}*"):  # of a process that was killed
-        shutil.rmtree(left_over)
-    with tempfile.TemporaryDirectory(dir=weights, prefix=_PARTIAL) as temporary:
+    with tempfile.TemporaryDirectory(dir=weights, prefix=".partial-") as temporary:
         folder = Path(temporary) / name
         folder.mkdir()
         write_config(folder, trained.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,14 +160,14 @@ def _named(model: str) -> tuple[Spec, str | None]:
 
 
 def _differing(config: Mapping[str, Any], trainer: Trainer) -> str:
-    """What makes the networks of a run others than the trainer's, and the remedy."""
-    theirs, ours = config["settings"], settings_to_json(trainer.settings)
-    remedies = {"size": "--size {}", "num_classes": "num_classes={}", "channels": "pictures of {} channels"}
-    for name, remedy in remedies.items():
-        if theirs.get(name) != ours[name]:
-            return f"{name} is {theirs.get(name)} there and {ours[name]} here; use {remedy.format(theirs.get(name))}"
-    differing = named(name for name in ours if theirs.get(name) != ours[name])
-    return f"settings that differ are {differing}; take theirs, which are in its config.json, for those of the shape"
+    """The settings in which a run's networks may be others than the trainer's, with the remedy; empty for none."""
+    theirs, ours = config["settings"], json.loads(json.dumps(settings_to_json(trainer.settings)))
+    differing = {name: theirs.get(name) for name in ours if theirs.get(name) != ours[name]}
+    remedies = {"size": "--size {}", "channels": "pictures of {} channels", "num_classes": "pictures of {} classes"}
+    for name in remedies.keys() & differing.keys():
+        remedy = remedies[name].format(differing[name]) if differing[name] else f"{name}={differing[name]}"
+        return f"{name} is {differing[name]} there and {ours[name]} here; train with {remedy}"
+    return f"settings that differ are {named(differing)}; take its own where they are of the shape" if differing else ""
 
 
 def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Trainer:
@@ -196,6 +197,6 @@ def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str],
     try:
         trainer.adopt(groups)
     except CountermarkError as error:
-        raise UsageError(f"from: {start} has networks of another shape: {_differing(config, trainer)}") from error
+        raise UsageError(f"from: {start} has other networks ({_differing(config, trainer) or error})") from error
     if fresh:
         say(f"from: {start} {how} without {fresh}, which starts fresh")

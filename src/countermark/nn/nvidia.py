@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from countermark.core.errors import CountermarkError
 from countermark.nn.resampling import KERNEL
 from countermark.nn.style import MAPPING_LR_MULTIPLIER
 
@@ -18,7 +19,7 @@ WHOLE_BATCH = 2**16  # the size of D's groups where it is not bounded
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raises ValueError for activations and learning rates, which shapes do not show, that would give other outputs.
+    """Raises CountermarkError for activations and learning rates that would give other outputs; no shape shows them.
 
     A mapping without layers, as D's of converted TensorFlow networks, has a rate that says nothing.
     """
@@ -29,14 +30,14 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             check_arguments(value)
         elif value != needed.get(name, value):
-            raise ValueError(f"{name} is {value!r}, which is not built here")
+            raise CountermarkError(f"{name} is {value!r}, which is not built here")
 
 
 def without_filters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state without its low-pass filters, which are constants here. Raises ValueError for others than KERNEL."""
+    """The state without its low-pass filters, constants here. Raises CountermarkError for others than KERNEL."""
     filters = {key for key in state if key.rpartition(".")[2] == "resample_filter"}
     if any(state[key].shape != KERNEL.shape or not torch.allclose(state[key].float(), KERNEL) for key in filters):
-        raise ValueError("a resample_filter is not [1,3,3,1]")
+        raise CountermarkError("a resample_filter is not [1,3,3,1]")
     return {key: tensor for key, tensor in state.items() if key not in filters}
 
 

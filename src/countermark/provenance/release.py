@@ -11,6 +11,7 @@ import datetime
 import os
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -30,7 +31,7 @@ from countermark.provenance.perceptual import perceptual_hash
 ENLARGED_SIDE = 256
 MIN_MARKED = 0.95  # of a clip's frames; benchmarks/video_marks.py finds the mark in more
 
-__all__ = ["Origin", "Released", "check_size", "release", "release_video"]
+__all__ = ["Origin", "Released", "release", "release_video", "released_size"]
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,8 @@ class _Marks:
             registry.add(row)
             os.replace(staged, path)
         except OSError as error:
-            registry.remove(self.id)
+            with suppress(CountermarkError):  # a row without its file misleads nobody
+                registry.remove(self.id)
             raise CountermarkError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
         finally:
             staged.unlink(missing_ok=True)
@@ -194,13 +196,20 @@ def _sized(image: Image, native_size: bool) -> tuple[Image, int, str | None]:
     """The picture at the size in which it leaves, its enlargement, and why it can't carry a watermark, or None."""
     if native_size and min(image.height, image.width) < watermark.MIN_SIDE:
         return image, 1, f"smaller than {watermark.MIN_SIDE} pixels, and the native size was asked for"
-    times = _times(image.width, image.height)
+    try:
+        times = _times(image.width, image.height)
+    except UsageError as error:
+        raise UsageError(f"{error}; ask for the native size") from error
     return _enlarged(image, times), times, None
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises UsageError where a picture of this size cannot be released: for use before hours go into it."""
-    _times(width, height)
+def released_size(width: int, height: int, *, clip: bool = False) -> tuple[int, int]:
+    """The size at which pictures, or frames of a clip, of this one leave.
+
+    Raises UsageError where they cannot: for use before hours go into them.
+    """
+    times = _times(width, height, even=clip)
+    return width * times, height * times
 
 
 def _times(width: int, height: int, *, even: bool = False) -> int:
@@ -210,10 +219,8 @@ def _times(width: int, height: int, *, even: bool = False) -> int:
     if even and (height % 2 or width % 2):
         times += times % 2
     if width * height * times**2 > MAX_PIXELS or max(width, height) * times > MAX_SIDE:
-        if times == 1:
-            raise UsageError(f"a picture of {width} x {height} is too large to be released")
-        remedy = "" if even else "; ask for the native size"
-        raise UsageError(f"a picture of {width} x {height} cannot be enlarged {times} times{remedy}")
+        what = f"enlarged {times} times" if times > 1 else "released"
+        raise UsageError(f"a picture of {width} x {height} cannot be {what}")
     return times
 
 

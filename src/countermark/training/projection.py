@@ -138,7 +138,7 @@ def _start(
     seeds = [derive(seed, "projection", i) for i in range(NUM_TRIES)]
     codes, c = trained.codes(seeds, classes), trained.conditions(seeds, classes)
     distances = []
-    for start in track(range(0, NUM_TRIES, BATCH), "trying codes for", NUM_TRIES // BATCH):
+    for start in track(range(0, NUM_TRIES, BATCH), "trying codes", -(-NUM_TRIES // BATCH)):
         part = slice(start, start + BATCH)
         pictures = trained.pictures(codes[part], None if c is None else c[part])
         distances.append(_apart(distance, pictures, target))

@@ -156,7 +156,7 @@ def check_writable(folder: Path, argument: str = "out") -> None:
     Nothing is made, so that a command that is refused for other reasons later leaves no folder behind.
     """
     try:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise UsageError(f"{argument}: {folder} cannot be written ({error.strerror}); choose another folder") from error
@@ -164,18 +164,18 @@ def check_writable(folder: Path, argument: str = "out") -> None:
 
 def check_output(folder: Path, what: str) -> None:
     """As `check_writable`, for a folder of `what` a run gives. Raises UsageError where it is itself a run, too."""
+    check_writable(folder)
     if is_run(folder):
         raise UsageError(f"out: {folder} is a run; choose another folder for {what}")
-    check_writable(folder)
 
 
 def check_output_file(path: Path, suffix: str, what: str) -> None:
     """As `check_output`, for a file `path` of that suffix. Raises UsageError for a folder and another suffix, too."""
     if path.suffix.lower() != suffix:
         raise UsageError(f"out: {path} is no name for {what}; use {suffix}, as in {path.stem or 'out'}{suffix}")
+    check_output(path.parent, what)
     if path.is_dir():
         raise UsageError(f"out: {path} is a folder; give the name of a file in it")
-    check_output(path.parent, what)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from countermark.core.errors import UsageError
+from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
 from countermark.losses.lazy import R1_INTERVAL, lazy_adam, r1_step
@@ -421,13 +421,13 @@ def from_official(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     """NVIDIA's .pkl files of StyleGAN3, whose arguments say what shapes do not: cutoffs and stopbands.
 
-    Raises ValueError for the networks of the other one of the two models, and as nn/nvidia.py does.
+    Raises CountermarkError for the networks of the other one of the two models, and as nn/nvidia.py does.
     """
     for given in arguments.values():
         check_arguments(given)
     fixed = official_shape(arguments["G"])
     if fixed["radial"] != radial:
-        raise ValueError(f"they are of {'stylegan3t' if radial else 'stylegan3r'}")
+        raise CountermarkError(f"they are of {'stylegan3t' if radial else 'stylegan3r'}")
     if "D" not in tensors:  # it starts fresh with G's widths, of which R has twice D's (section 3.2)
         share = 2 if radial else 1
         widths = {f"{name}_d": fixed[name] // share for name in ("channel_base", "channel_max")}
