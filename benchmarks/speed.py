@@ -162,9 +162,9 @@ def is_counted(name: str) -> bool:
 
 
 def spent(run: Callable[[], object]) -> Counter[str]:
-    """Seconds in each operation, without those that it calls, of the quickest of three runs."""
+    """Seconds in each operation, without those that it calls, of the quicker of two runs."""
     found = []
-    for _ in range(3):
+    for _ in range(2):
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
             run()
         found.append(Counter({event.key: event.self_cpu_time_total / 1e6 for event in profiled.key_averages()}))

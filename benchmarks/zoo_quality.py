@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import shutil
 import tempfile
 import time
@@ -92,6 +93,14 @@ def measure(spec: Spec, data: str, pictures: PictureSet, judge: Judge, minutes: 
     return row + judge(trained.measured("evaluate", NUM_FAKE))
 
 
+def rows_of(name: str, command: str) -> dict[str, list[object]]:
+    """The rows by model that the same command has left on such a machine: --models takes some of them anew."""
+    path = record.RESULTS / f"{name}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    same = known.get("command") == command and {**known["machine"], "date": ""} == {**record.machine(), "date": ""}
+    return {row[0].partition(":")[0]: row for row in known["rows"]} if same else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="faces64")
@@ -102,16 +111,18 @@ def main() -> None:
     torch.set_num_threads(1)
     pictures = load(open_source(options.data), SIDE)
     judge = Judge(pictures)
+    command = f"python -m benchmarks.zoo_quality --data {options.data} --minutes {options.minutes:g}"
+    name = f"zoo_quality_{options.data}"
+    earlier = rows_of(name, command)
     # What pictures of the same set that are not the test's reach.
     rows: list[list[object]] = [["cut: real pictures", "", "", *judge(pictures.part("detector").images[:NUM_FAKE])]]
     for spec in SPECS:
         if spec.kind == "image" and (not options.models or spec.name in options.models):
             rows.append(measure(spec, options.data, pictures, judge, options.minutes, options.out / spec.name))
             print(record.markdown(HEADER, rows[-1:]).splitlines()[-1], flush=True)
-    command = f"python -m benchmarks.zoo_quality --data {options.data} --minutes {options.minutes:g}"
-    if options.models:
-        command += f" --models {' '.join(options.models)}"
-    record.write(f"zoo_quality_{options.data}", command, HEADER, rows)
+        elif spec.name in earlier:
+            rows.append(earlier[spec.name])
+    record.write(name, command, HEADER, rows)
 
 
 if __name__ == "__main__":

@@ -241,8 +241,10 @@ class ResidualSettings(Settings):
     num_d_steps: int = 1
 
 
-# What the presets that a laptop trains have in common; the average lasts for a twentieth of the images shown.
+# What the presets that a laptop trains have in common: in the hours that it has, steps are what is short
+# (docs/decisions.md), and the average lasts for a twentieth of the images shown.
 LAPTOP: dict[str, Any] = {
+    "batch": 16,
     "ema_halflife_nimg": Schedule(0, 10_000, 200_000, "linear"),
     "total_nimg": 1_000_000,
     "channels_last": True,

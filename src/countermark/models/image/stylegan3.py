@@ -455,9 +455,9 @@ _LIGHT: dict[str, Any] = {
     "channel_base_d": 1024,
     "channel_max_d": 192,
     "num_mapping_layers_d": 2,
-    "batch": 16,
+    "batch": 8,
     "total_nimg": 1_000_000,
-    "ema_halflife_nimg": 5_000,
+    "ema_halflife_nimg": Schedule(0, 5_000, 100_000, "linear"),  # a twentieth of the images shown
     "augment": "bgc",
     "channels_last": True,
 }

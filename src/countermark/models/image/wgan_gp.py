@@ -241,6 +241,7 @@ SPEC = Spec(
             size=32,
             widths_g=(128, 128, 64, 32),
             widths_d=(32, 64, 96, 96),
+            batch=16,
             total_nimg=1_000_000,
             channels_last=True,  # faster on a CPU here, unlike in DCGAN
         ),
@@ -248,6 +249,7 @@ SPEC = Spec(
             size=64,
             widths_g=(128, 128, 64, 32, 16),
             widths_d=(16, 32, 64, 96, 96),
+            batch=16,
             total_nimg=1_000_000,
             channels_last=True,
         ),
