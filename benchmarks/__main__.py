@@ -15,6 +15,7 @@ NAMES = (
     "kept_memory",
     "memory",
     "zoo_quality",
+    "zoo_quality --data avatars --models dcgan sngan biggan r3gan",
     "precision",
     "watermark",
     "video_marks",
@@ -28,7 +29,7 @@ NAMES = (
 def main() -> None:
     for name in sys.argv[1:] or NAMES:
         print(f"\n## {name}", flush=True)
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+        subprocess.run([sys.executable, "-m", *f"benchmarks.{name}".split()], check=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Both see the same pictures in the same order from the same weights. Equal means that each kernel distance lies in the
 other's interval.
 
-python -m benchmarks.precision [--models r3gan biggan] [--images 6000] [--out FOLDER]
+python -m benchmarks.precision [--models r3gan biggan] [--images 2000] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEADER = ["model", "precision", "images", "seconds", f"FD-{FEATURES}", f"KID-{FE
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=["r3gan", "biggan"])
-    parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "precision", help="where runs go")
     options = parser.parse_args()
     torch.set_num_threads(1)
