@@ -164,7 +164,7 @@ def _differing(config: Mapping[str, Any], trainer: Trainer) -> str:
     theirs, ours = config["settings"], json.loads(json.dumps(settings_to_json(trainer.settings)))
     differing = {name: theirs.get(name) for name in ours if theirs.get(name) != ours[name]}
     remedies = {"size": "--size {}", "channels": "pictures of {} channels", "num_classes": "pictures of {} classes"}
-    for name in remedies.keys() & differing.keys():
+    for name in (name for name in remedies if name in differing):
         remedy = remedies[name].format(differing[name]) if differing[name] else f"{name}={differing[name]}"
         return f"{name} is {differing[name]} there and {ours[name]} here; train with {remedy}"
     return f"settings that differ are {named(differing)}; take its own where they are of the shape" if differing else ""
