@@ -33,3 +33,8 @@ def input_gradient(y: Tensor, x: Tensor) -> Tensor:
     """d y.sum() / d x of x's shape, with a graph so that a loss can be built on it."""
     with _inputs_alone():
         return torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+
+
+def differentiable(x: Tensor) -> Tensor:
+    """x where gradients in it are wanted: x itself if a graph leads to it, else a constant that starts one."""
+    return x if x.requires_grad else x.detach().requires_grad_()

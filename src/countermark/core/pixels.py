@@ -8,8 +8,9 @@ from torch import Tensor
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
-    """uint8 [N,H,W,C] to float32 [N,C,H,W] in [-1,1]."""
-    return torch.tensor(images).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+    """uint8 [N,H,W,C] to float32 [N,C,H,W] in [-1,1]; float32 (`data/made.py`) is in that range already."""
+    x = torch.tensor(images).permute(0, 3, 1, 2).contiguous()
+    return x / 127.5 - 1 if x.dtype == torch.uint8 else x
 
 
 def to_uint8(images: Tensor) -> np.ndarray:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+
+from countermark.core.chance import randn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +31,9 @@ class Schedule:
         t = min(max(nimg / self.over_nimg, 0.0), 1.0)
         weight = {"cosine": (1 - math.cos(math.pi * t)) / 2, "linear": t, "step": math.floor(t)}[self.shape]
         return self.start + (self.end - self.start) * weight
+
+    def __mul__(self, factor: float) -> Schedule:
+        return Schedule(self.start * factor, self.end * factor, self.over_nimg, self.shape)
 
 
 Scheduled = float | Schedule
@@ -96,6 +101,7 @@ class Settings:
     bf16: autocast to bfloat16. channels_last: memory order of weights and pictures.
     augment: the set of transformations through which D sees pictures (nn/augmentation.py), "" for none.
     augment_p: their probability; None lets it follow how D does on reals.
+    cures: what is added to the model's own training, as NAME or NAME=NUMBER (training/cures).
     """
 
     size: int
@@ -107,8 +113,9 @@ class Settings:
     ema_halflife_nimg: Scheduled = 0
     bf16: bool = False
     channels_last: bool = False
-    augment: Literal["", "b", "bg", "bgc", "full", "r3gan"] = ""
+    augment: Literal["", "b", "bg", "bgc", "full", "r3gan", "diffaugment"] = ""
     augment_p: Scheduled | None = None
+    cures: tuple[str, ...] = ()
 
 
 @dataclass
@@ -116,6 +123,9 @@ class Step:
     """What a phase's function sees: networks, a batch and its own randomness.
 
     x: [N,C,H,W] in [-1,1]. c: one-hot [N,num_classes] or None. nimg: real images shown before this iteration.
+    make: how pictures come of z and c; None for the network G. view: what D's pictures pass before they are augmented.
+    apart: whether D looks across the pictures that it is
+    shown, so that reals and fakes may not be in one batch. optimisers: by network and recipe.
     """
 
     networks: Mapping[str, nn.Module]
@@ -125,18 +135,39 @@ class Step:
     num_z: int
     nimg: int
     generator: torch.Generator
+    _: KW_ONLY
+    make: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    view: Callable[[Tensor], Tensor] | None = None
+    apart: bool = False
+    optimisers: Mapping[tuple[str, Optimiser], torch.optim.Optimizer] = field(default_factory=dict)
 
     def z(self) -> Tensor:
         """Fresh latents [N,num_z], standard normal."""
-        return torch.randn(len(self.x), self.num_z, generator=self.generator).to(self.x)
+        return randn(len(self.x), self.num_z, generator=self.generator).to(self.x)
 
     def at(self, value: Scheduled) -> float:
         return at(value, self.nimg)
 
+    def fakes(self) -> Tensor:
+        """G's pictures [N,C,H,W] of fresh latents. Gradients flow into G where G learns: not in D's phases."""
+        return (self.make or self.networks["G"])(self.z(), self.c)
+
     def seen(self, x: Tensor) -> Tensor:
-        """What D is to see of the pictures x: augmented anew where the networks hold "augment", else x itself."""
+        """What D is to see of the pictures x: through `view`, augmented anew where the networks hold "augment"."""
+        x = x if self.view is None else self.view(x)
         augment = self.networks.get("augment")
         return x if augment is None else augment(x, self.nimg, self.generator)
+
+    def judge(self, x: Tensor, sides: int = 1) -> Tensor:
+        """D's logits of pictures x, through `seen`: the one door to D.
+
+        x: [N,C,H,W] or, with sides=2, reals and then fakes [2N,C,H,W]. They pass as one batch, which halves the number
+        of operations and moves spectral normalisation's power iteration by one step, as in BigGAN's code.
+        """
+        D, x = self.networks["D"], self.seen(x)
+        if sides > 1 and self.apart:
+            return torch.cat([D(side, self.c) for side in x.chunk(sides)])
+        return D(x, None if self.c is None else torch.cat([self.c] * sides))
 
 
 @dataclass(frozen=True)
@@ -144,8 +175,10 @@ class Phase:
     """One update of one network: every `interval` iterations, minimise `function(step)["loss"]` with `optimiser`.
 
     `function` returns named tensors: "loss" (a scalar) is minimised, all are reported as `<name>/<key>` (means).
+    Those of an adversarial phase are values per sample [N] but for "loss": "logits_fake" with "logits_real" in D's,
+    with "adversarial", the loss of each picture, in G's; cures build on them.
     `clip_grad_norm` bounds the gradient's norm; `after` runs on the network after the update (weight clipping).
-    Phases of one network with equal optimisers share its state.
+    judged: whether D judges pictures in it. Phases of one network with equal optimisers share its state.
     """
 
     network: str
@@ -155,6 +188,7 @@ class Phase:
     name: str = ""
     clip_grad_norm: float | None = None
     after: Callable[[nn.Module], None] | None = None
+    judged: bool = True
 
     @property
     def label(self) -> str:
@@ -169,6 +203,8 @@ class Spec:
     F(x) -> logits [N], higher is more synthetic).
     build(settings) returns the networks by name; phases(settings) the phases in the order in which they run.
     num_z(settings) is the length of z. averaged: the networks of which a moving average is kept and sampled.
+    head(D) is D's last layer, whose input are D's features of a picture; None where there is no such layer.
+    cross_entropy: the weight of D's cross entropy on reals in its loss; 0 for other objectives.
     average_buffers: whether running statistics and the like are averaged as weights are (BigGAN), or copied.
     rename_official(key) turns a key of the official state dict (without the network's prefix) into ours.
     from_official(arguments, tensors) reads an official checkpoint; both are by network: G always, D and G_ema where the
@@ -187,6 +223,8 @@ class Spec:
     phases: Callable[..., tuple[Phase, ...]]
     num_z: Callable[..., int] = field(default=lambda settings: 0)
     averaged: tuple[str, ...] = ("G",)
+    head: Callable[[Any], nn.Module] | None = None
+    cross_entropy: float = 0.0
     average_buffers: bool = False
     rename_official: Callable[[str], str] | None = None
     from_official: Callable[..., tuple[dict[str, Any], dict[str, dict[str, Tensor]]]] | None = None

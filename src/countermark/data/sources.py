@@ -33,7 +33,7 @@ MAX_ZIP_RATIO, FREE_ZIP_BYTES = 100, 2**20
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 [N,H,W,C]. classes: int64 [N], or None for a set without classes."""
+    """images: uint8 [N,H,W,C], or float32 in [-1,1]. classes: int64 [N], or None for a set without classes."""
 
     images: np.ndarray
     classes: np.ndarray | None

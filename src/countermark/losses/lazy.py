@@ -22,5 +22,5 @@ def lazy_adam(lr: float, interval: int) -> Adam:
 def r1_step(step: Step, gamma: float) -> dict[str, Tensor]:
     """R1 in the pictures before augmentation, [N], times its interval."""
     x = step.x.detach().requires_grad_()
-    penalty = zero_centred(step.networks["D"](step.seen(x), step.c), x)
+    penalty = zero_centred(step.judge(x), x)
     return {"loss": (R1_INTERVAL * gamma / 2 * penalty).mean(), "r1": penalty}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from countermark.core.chance import rand, randn
 from countermark.core.gradients import input_gradient
 
 
@@ -30,7 +31,7 @@ def one_centred(D: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, g
     The gradient penalty of WGAN-GP (arXiv:1704.00028, eq. 3, where its weight lambda is 10). alpha ~ U[0,1] is drawn
     per sample from `generator`; the norm is per sample too. x_real and x_fake [N,...] are taken as constants.
     """
-    alpha = torch.rand(len(x_real), generator=generator).to(x_real).view(-1, *[1] * (x_real.ndim - 1))
+    alpha = rand(len(x_real), generator=generator).to(x_real).view(-1, *[1] * (x_real.ndim - 1))
     x = torch.lerp(x_fake.detach().to(x_real), x_real.detach(), alpha).requires_grad_()  # fakes may come as bfloat16
     return (torch.linalg.vector_norm(input_gradient(D(x), x).flatten(1), dim=1) - 1).square()
 
@@ -41,7 +42,7 @@ def path_lengths(x_fake: Tensor, ws: Tensor, generator: torch.Generator) -> Tens
     J is the Jacobian of a picture in its w; the square is the mean over the `num_ws` layers, and y is divided by
     sqrt(H W) so that lengths do not grow with the resolution (StyleGAN2, arXiv:1912.04958, section 3.2, eq. 4).
     """
-    y = torch.randn(x_fake.shape, generator=generator).to(x_fake) / math.sqrt(x_fake[0, 0].numel())
+    y = randn(*x_fake.shape, generator=generator).to(x_fake) / math.sqrt(x_fake[0, 0].numel())
     return input_gradient(x_fake * y, ws).square().sum(2).mean(1).sqrt()
 
 
@@ -60,3 +61,27 @@ def off_diagonal(weights: Iterable[Tensor]) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         grams = [weight.flatten(1) @ weight.flatten(1).T for weight in weights]
         return torch.stack([(gram - gram.diag().diag()).square().sum() for gram in grams]).sum()
+
+
+def finite_difference(
+    judge: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator, step: float = 0.01
+) -> Tensor:
+    """An estimate of ||d D(x) / d x||^2 per sample [N] from two passes of D and no derivative in x.
+
+    ((D(x + h v) - D(x - h v)) / 2h)^2 with h = `step` and v ~ N(0, I): its mean over v is the squared norm, but for an
+    error in h^2 and D's third derivatives; its variance is twice the squared norm's square. It is the approximation of
+    R1 and R2 by noise (arXiv:2501.08316) with a central difference. D is asked in float32 whatever
+    autocast says: bfloat16 has too few digits for differences.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.detach().float()
+        v = step * randn(*x.shape, generator=generator).to(x)
+        return ((judge(x + v) - judge(x - v)) / (2 * step)).square()
+
+
+def around(x: Tensor, generator: torch.Generator) -> Tensor:
+    """x [N,...] with noise of half its deviation: where DRAGAN asks for a gradient of norm 1 (arXiv:1705.07215, eq. 1).
+
+    Its authors' code adds uniform noise of that size; the paper's is normal, as here.
+    """
+    return x + x.std() / 2 * randn(*x.shape, generator=generator).to(x)

@@ -1,7 +1,7 @@
 """The two steps that most GANs share, for any pair of objectives of losses/adversarial.
 
 A model's phases name the objective: Phase("D", adam, partial(discriminator_step, loss=hinge_d)). Each phase draws its
-own fakes, and every picture passes through step.seen on its way to D. Terms beside "loss" are values per sample [N];
+own fakes, and every picture passes through step.judge on its way to D. Terms beside "loss" are values per sample [N];
 r_t, the mean sign of D on reals, nears 1 as D overfits (arXiv:2006.06676, section 3.1), and steers the augmentation.
 """
 
@@ -20,23 +20,13 @@ from countermark.losses.penalties import off_diagonal
 
 def discriminator_step(step: Step, loss: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
     """D minimises the mean of loss(D(x), D(G(z))). Reals and fakes are batches of their own, for D's normalisation."""
-    with torch.no_grad():
-        x_fake = step.networks["G"](step.z(), step.c)
-    logits_real = step.networks["D"](step.seen(step.x), step.c)
-    logits_fake = step.networks["D"](step.seen(x_fake), step.c)
-    return _terms(loss, logits_real, logits_fake)
+    x_fake = step.fakes()
+    return _terms(loss, step.judge(step.x), step.judge(x_fake))
 
 
 def joint_discriminator_step(step: Step, loss: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
-    """`discriminator_step` for a D that looks at each picture alone: reals and fakes are one batch, in one pass.
-
-    It is quicker, and moves the power iteration of spectral normalisation by one step, as in BigGAN's code.
-    """
-    with torch.no_grad():
-        x_fake = step.networks["G"](step.z(), step.c)
-    x = step.seen(torch.cat([step.x, x_fake]))
-    logits = step.networks["D"](x, None if step.c is None else torch.cat([step.c, step.c]))
-    return _terms(loss, *logits.chunk(2))
+    """`discriminator_step` for a D that looks at each picture alone: reals and fakes are one batch, in one pass."""
+    return _terms(loss, *step.judge(torch.cat([step.x, step.fakes()]), sides=2).chunk(2))
 
 
 def _terms(loss: Callable[[Tensor, Tensor], Tensor], logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
@@ -50,8 +40,9 @@ def _terms(loss: Callable[[Tensor, Tensor], Tensor], logits_real: Tensor, logits
 
 def generator_step(step: Step, loss: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """G minimises the mean of loss(D(G(z)))."""
-    logits_fake = step.networks["D"](step.seen(step.networks["G"](step.z(), step.c)), step.c)
-    return {"loss": loss(logits_fake).mean(), "logits_fake": logits_fake}
+    logits_fake = step.judge(step.fakes())
+    adversarial = loss(logits_fake)
+    return {"loss": adversarial.mean(), "adversarial": adversarial, "logits_fake": logits_fake}
 
 
 def orthogonal_generator_step(

@@ -29,6 +29,7 @@ from countermark.core.spec import Phase, Settings, Spec, Step, at
 from countermark.data.sources import Batches
 from countermark.nn.augmentation import Augment
 from countermark.training.board import Board
+from countermark.training.cures import cured
 from countermark.training.run import MAX_NIMG, Journal, locked, newest_state, write_config
 
 REPORT_EVERY = 20  # iterations between rows of metrics.jsonl
@@ -55,6 +56,7 @@ class Trainer:
         keep_freed_memory()
         self.settings, self.batches, self.seed = settings, batches, seed
         torch.manual_seed(derive(seed, "init"))
+        spec = cured(spec, settings)
         self.networks = spec.build(settings)
         if settings.channels_last:
             self.networks = {
@@ -117,7 +119,16 @@ class Trainer:
     def _terms(self, phase: Phase, part: int, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
         stream = (phase.label, self.iteration, part)
         torch.manual_seed(derive(self.seed, "global", *stream))  # dropout draws from torch's global generator
-        step = Step(self.networks, x, c, self.settings, self.num_z, self.nimg, generator(self.seed, *stream))
+        step = Step(
+            self.networks,
+            x,
+            c,
+            self.settings,
+            self.num_z,
+            self.nimg,
+            generator(self.seed, *stream),
+            optimisers=self.optimisers,
+        )
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.bf16):
             return phase.function(step)
 

@@ -20,6 +20,7 @@ from countermark.core.spec import Settings, Spec
 from countermark.models import find, is_file
 from countermark.nn.normalisation import gathering_statistics
 from countermark.nn.style import StyleGenerator
+from countermark.training.cures import cured
 from countermark.training.run import newest_state, read_config, run_id, settings_from_json
 from countermark.training.shipped import run_folder
 
@@ -146,7 +147,9 @@ def load_run(run: str | Path, model: str | None = None) -> Trained:
     try:
         settings = settings_from_json(type(next(iter(spec.presets.values()))), config["settings"])
         with torch.device("meta"):  # shapes without memory: a stranger's run may claim networks of any size
-            shapes = {name: _shapes(network.state_dict()) for name, network in spec.build(settings).items()}
+            shapes = {
+                name: _shapes(network.state_dict()) for name, network in cured(spec, settings).build(settings).items()
+            }
     except (TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
         raise CountermarkError(f"{folder}: config.json has settings unknown to {spec.name} ({error})") from error
     groups, record = checkpoint.load_state(state)
@@ -158,7 +161,7 @@ def load_run(run: str | Path, model: str | None = None) -> Trained:
     }
     if shapes != {name: _shapes(tensors) for name, tensors in weights.items()}:
         raise CountermarkError(f"{state} belongs to other networks than its config.json says")
-    networks = {name: network for name, network in spec.build(settings).items() if name in shapes}
+    networks = {name: network for name, network in cured(spec, settings).build(settings).items() if name in shapes}
     for name, network in networks.items():
         network.load_state_dict(weights[name])
         network.eval().requires_grad_(False)

@@ -212,6 +212,7 @@ SPEC = Spec(
     build=build,
     phases=phases,
     num_z=lambda settings: settings.num_z,
+    head=lambda D: D.linear,
     average_buffers=True,
     rename_official=rename_official,
     from_official=from_official,

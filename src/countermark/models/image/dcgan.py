@@ -91,6 +91,8 @@ SPEC = Spec(
     build=build,
     phases=phases,
     num_z=lambda settings: settings.num_z,
+    head=lambda D: D.main[-1],
+    cross_entropy=1.0,
     rename_official=lambda key: key,
     from_official=from_official,
 )

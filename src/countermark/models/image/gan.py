@@ -148,4 +148,6 @@ SPEC = Spec(
     build=build,
     phases=phases,
     num_z=lambda settings: settings.num_z,
+    head=lambda D: D.layers[-1],
+    cross_entropy=0.5,
 )

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
+from countermark.core.gradients import differentiable
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.adversarial import relativistic_d, relativistic_g
 from countermark.losses.penalties import zero_centred
@@ -251,11 +252,8 @@ def build(settings: R3GANSettings) -> dict[str, nn.Module]:
 
 def discriminator_step(step: Step, gamma: Scheduled) -> dict[str, Tensor]:
     """Relativistic loss + gamma/2 (R1 + R2); all but "loss" are values per sample [N]."""
-    with torch.no_grad():
-        x_fake = step.networks["G"](step.z(), step.c)
-    # Reals and fakes pass as one batch: nothing in D looks across samples, and it halves the number of operations.
-    x = torch.cat([step.x, x_fake]).detach().requires_grad_()
-    logits = step.networks["D"](step.seen(x), None if step.c is None else torch.cat([step.c, step.c]))
+    x = differentiable(torch.cat([step.x, step.fakes()]))
+    logits = step.judge(x, sides=2)
     logits_real, logits_fake = logits.chunk(2)
     r1, r2 = zero_centred(logits, x).chunk(2)
     adversarial = relativistic_d(logits_real, logits_fake)
@@ -274,9 +272,8 @@ def discriminator_step(step: Step, gamma: Scheduled) -> dict[str, Tensor]:
 
 def generator_step(step: Step) -> dict[str, Tensor]:
     """The mirrored relativistic loss; "relativistic" is D(G(z)) - D(x) here; values per sample [N] but for "loss"."""
-    logits_fake = step.networks["D"](step.seen(step.networks["G"](step.z(), step.c)), step.c)
-    with torch.no_grad():
-        logits_real = step.networks["D"](step.seen(step.x), step.c)
+    logits_fake = step.judge(step.fakes())
+    logits_real = step.judge(step.x)
     adversarial = relativistic_g(logits_real, logits_fake)
     return {
         "loss": adversarial.mean(),
@@ -441,6 +438,7 @@ SPEC = Spec(
     build=build,
     phases=phases,
     num_z=lambda settings: settings.num_z,
+    head=lambda D: D.stages[-1][-1],
     rename_official=rename_official,
     from_official=from_official,
 )

@@ -91,5 +91,6 @@ SPEC = Spec(
     build=build,
     phases=phases,
     num_z=lambda settings: settings.num_z,
+    head=lambda D: D.linear,
     average_buffers=True,
 )

@@ -290,7 +290,8 @@ def phases(settings: StyleGAN2Settings) -> tuple[Phase, ...]:
     # G's rate is that of lazy steps also where path_length is 0, as in the official code.
     adam_d, adam_g = lazy_adam(s.lr, R1_INTERVAL), lazy_adam(s.lr, PATH_LENGTH_INTERVAL)
     r1 = Phase("D", adam_d, partial(r1_step, gamma=gamma), R1_INTERVAL, "D_reg")
-    path_length = Phase("G", adam_g, partial(path_length_step, weight=s.path_length), PATH_LENGTH_INTERVAL, "G_reg")
+    lengths = partial(path_length_step, weight=s.path_length)
+    path_length = Phase("G", adam_g, lengths, PATH_LENGTH_INTERVAL, "G_reg", judged=False)
     return (
         Phase("D", adam_d, partial(discriminator_step, loss=non_saturating_d)),
         r1,
@@ -379,6 +380,8 @@ SPEC = Spec(
     build=build,
     phases=phases,
     num_z=lambda settings: settings.num_z,
+    head=lambda D: D.b4.out,
+    cross_entropy=1.0,
     rename_official=lambda key: key,
     from_official=from_official,
 )

@@ -17,6 +17,7 @@ logits [N].
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -361,19 +362,9 @@ def generator(settings: StyleGAN3Settings) -> StyleGenerator:
     return StyleGenerator(mapping, synthesis)
 
 
-@dataclass
-class BlurredStep(Step):
-    """A step in which D sees pictures through a Gaussian of deviation `blur_px`."""
-
-    blur_px: float
-
-    def seen(self, x: Tensor) -> Tensor:
-        return super().seen(gaussian_blur(x, self.blur_px))
-
-
 def blurred(step: Step, function: Callable[[Step], dict[str, Tensor]], blur_px: Scheduled) -> dict[str, Tensor]:
-    """What a phase's function makes of a step in which D sees blurred pictures."""
-    return function(BlurredStep(**vars(step), blur_px=step.at(blur_px)))
+    """What a phase's function makes of a step in which D sees pictures through a Gaussian of deviation `blur_px`."""
+    return function(dataclasses.replace(step, view=partial(gaussian_blur, deviation=step.at(blur_px))))
 
 
 def phases(settings: StyleGAN3Settings) -> tuple[Phase, ...]:
@@ -491,6 +482,8 @@ def _spec(name: str, presets: dict[str, StyleGAN3Settings], *, radial: bool) -> 
         build=build,
         phases=phases,
         num_z=lambda settings: settings.num_z,
+        head=lambda D: D.b4.out,
+        cross_entropy=1.0,
         rename_official=lambda key: key,
         from_official=partial(from_official, radial=radial),
     )

@@ -203,13 +203,9 @@ def critic_step(step: Step, gradient_penalty: float) -> dict[str, Tensor]:
 
     "distance" estimates the Wasserstein distance; its sign, not the critic's, whose zero means nothing, is "r_t".
     """
-    D, c = step.networks["D"], step.c
-    with torch.no_grad():
-        x_fake = step.networks["G"](step.z(), c)
-    # Reals and fakes pass as one batch: nothing in the critic looks across samples.
-    logits = D(step.seen(torch.cat([step.x, x_fake])), None if c is None else torch.cat([c, c]))
-    logits_real, logits_fake = logits.chunk(2)
-    penalty = one_centred(lambda x: D(step.seen(x), c), step.x, x_fake, step.generator)
+    x_fake = step.fakes()
+    logits_real, logits_fake = step.judge(torch.cat([step.x, x_fake]), sides=2).chunk(2)
+    penalty = one_centred(step.judge, step.x, x_fake, step.generator)
     distance = logits_real - logits_fake
     return {
         "loss": (wasserstein_d(logits_real, logits_fake) + gradient_penalty * penalty).mean(),
@@ -282,4 +278,5 @@ SPEC = Spec(
     build=build,
     phases=phases,
     num_z=lambda settings: settings.num_z,
+    head=lambda D: D.linear,
 )

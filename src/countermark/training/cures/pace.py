@@ -1,0 +1,119 @@
+"""Cures in how fast the players learn: two time scales, critic steps, gradient clipping, frozen layers (FreezeD)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step, at
+from countermark.training.cures.cure import Cure, over_phases
+
+
+def _ttur(spec: Spec, factor: Scheduled) -> Spec:
+    def faster(phase: Phase) -> Phase:
+        optimiser = phase.optimiser
+        return dataclasses.replace(phase, optimiser=dataclasses.replace(optimiser, lr=optimiser.lr * at(factor, 0)))
+
+    return over_phases(spec, faster, "D")
+
+
+def _critic_steps(spec: Spec, number: Scheduled) -> Spec:
+    def rarer(phase: Phase) -> Phase:
+        return dataclasses.replace(phase, interval=phase.interval * int(at(number, 0)))
+
+    return over_phases(spec, rarer, "G")
+
+
+def _stepping_already(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    own = [name for name in ("num_critic", "num_d_steps") if hasattr(settings, name)]
+    return f"it has the setting {own[0]}=" if own else ""
+
+
+def _two_rates(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    return "it has the settings lr_d= and lr_g=" if hasattr(settings, "lr_d") else ""
+
+
+def _clip_gradients(spec: Spec, bound: Scheduled) -> Spec:
+    return over_phases(spec, lambda phase: dataclasses.replace(phase, clip_grad_norm=at(bound, 0)))
+
+
+def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[nn.Module]:
+    """D's layers whose input has one of its `num` largest sides, from the first on (arXiv:2002.10964, section 3.1).
+
+    x [N,C,S,S], c: pictures and classes to show it, which change nothing in it.
+    """
+    layers: list[tuple[int, nn.Module]] = []
+    handles = [
+        module.register_forward_pre_hook(
+            lambda module, inputs: layers.append((inputs[0].shape[-1] if inputs[0].ndim == 4 else 0, module))
+        )
+        for module in D.modules()
+        if list(module.parameters(recurse=False))
+    ]
+    training = D.training
+    try:
+        with torch.no_grad():
+            D.eval()(x, c)
+    finally:
+        D.train(training)
+        for handle in handles:
+            handle.remove()
+    sides = sorted({side for side, _ in layers if side}, reverse=True)[:num]
+    return [module for side, module in layers if side in sides]
+
+
+def _freeze_d(spec: Spec, number: Scheduled) -> Spec:
+    def changed(phase: Phase) -> Phase:
+        def function(step: Step) -> dict[str, Tensor]:
+            D, c = step.networks["D"], None if step.c is None else step.c[:1]
+            if isinstance(D, nn.Module):  # not where its steps are unrolled
+                for layer in frozen_layers(D, step.x[:1], c, int(at(number, 0))):
+                    layer.requires_grad_(False)
+            return phase.function(step)
+
+        return dataclasses.replace(phase, function=function)
+
+    return over_phases(spec, changed, "D")
+
+
+CURES = (
+    Cure(
+        "ttur",
+        "arXiv:1706.08500",
+        "D learns at a rate of its own",
+        "D's rate over that of the preset",
+        lambda settings: 2.0,
+        _ttur,
+        _two_rates,
+    ),
+    Cure(
+        "critic_steps",
+        "arXiv:1701.07875",
+        "D takes several steps to one of G",
+        "steps",
+        lambda settings: 5,
+        _critic_steps,
+        _stepping_already,
+        whole=True,
+    ),
+    Cure(
+        "clip_gradients",
+        "arXiv:1211.5063",
+        "the norm of every step's gradient is bounded",
+        "bound",
+        lambda settings: 1.0,
+        _clip_gradients,
+    ),
+    Cure(
+        "freeze_d",
+        "arXiv:2002.10964",
+        "D's lower layers stay as they are: with --from, on small sets",
+        "how many of the largest sides",
+        lambda settings: 2,
+        _freeze_d,
+        whole=True,
+    ),
+)

@@ -1,0 +1,131 @@
+"""Unrolled GANs: G learns against the D that answers it some steps later (Metz et al. 2017, arXiv:1611.02163).
+
+In G's step D takes K steps of its own on copies of its weights (eq. 7), with its own losses and its own optimiser's
+rule from where its moments stand, and G's loss is taken of the last (eq. 9). Gradients flow back through those steps
+into G's pictures, so that G feels how D would answer. D itself does not move.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from countermark.core.spec import SGD, Adam, Optimiser, Phase, Scheduled, Settings, Spec, Step, at
+from countermark.training.cures.cure import Cure
+
+_TINY = 1e-16  # inside roots: their derivative at zero is not finite
+
+Rule = Callable[[Tensor, Tensor, dict], tuple[Tensor, dict]]
+
+
+class Stateless:
+    """D with other weights, which its own do not follow; running statistics move on a copy."""
+
+    def __init__(self, D: nn.Module) -> None:
+        self.D = D
+        self.weights = {name: weight.detach().clone().requires_grad_() for name, weight in D.named_parameters()}
+        self.buffers = {name: buffer.detach().clone() for name, buffer in D.named_buffers()}
+
+    def __call__(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        return functional_call(self.D, (self.weights, self.buffers), (x, c))
+
+
+def _moments(optimiser: torch.optim.Optimizer | None, D: nn.Module) -> dict[str, Any]:
+    """Each weight's state in the optimiser, by name: copies of tensors, nothing where it has taken no step yet."""
+    state = {} if optimiser is None else optimiser.state
+    return {name: {k: v for k, v in state.get(p, {}).items() if v is not None} for name, p in D.named_parameters()}
+
+
+def adam(recipe: Adam, nimg: int) -> Rule:
+    """(weight, gradient, moments) to the weight and moments after a step (arXiv:1412.6980, algorithm 1)."""
+    options = recipe.options(nimg)
+    lr, (beta1, beta2) = options["lr"], options["betas"]
+
+    def step(weight: Tensor, gradient: Tensor, state: dict) -> tuple[Tensor, dict]:
+        num = float(state.get("step", 0.0)) + 1
+        first = torch.lerp(gradient, state.get("exp_avg", torch.zeros_like(gradient)), beta1)
+        second = torch.lerp(gradient.square(), state.get("exp_avg_sq", torch.zeros_like(gradient)), beta2)
+        root = (second / (1 - beta2**num) + _TINY).sqrt() + recipe.eps
+        return weight - lr / (1 - beta1**num) * first / root, {"step": num, "exp_avg": first, "exp_avg_sq": second}
+
+    return step
+
+
+def sgd(recipe: SGD, nimg: int) -> Rule:
+    """(weight, gradient, moments) to the weight and moments after a step with momentum."""
+    options = recipe.options(nimg)
+
+    def step(weight: Tensor, gradient: Tensor, state: dict) -> tuple[Tensor, dict]:
+        velocity = gradient + options["momentum"] * state.get("momentum_buffer", torch.zeros_like(gradient))
+        return weight - options["lr"] * velocity, {"momentum_buffer": velocity}
+
+    return step
+
+
+def rmsprop(recipe: Any, nimg: int) -> Rule:
+    """(weight, gradient, moments) to the weight and moments after a step."""
+    options = recipe.options(nimg)
+
+    def step(weight: Tensor, gradient: Tensor, state: dict) -> tuple[Tensor, dict]:
+        square = torch.lerp(gradient.square(), state.get("square_avg", torch.zeros_like(gradient)), options["alpha"])
+        return weight - options["lr"] * gradient / ((square + _TINY).sqrt() + recipe.eps), {"square_avg": square}
+
+    return step
+
+
+def _rule(recipe: Optimiser, nimg: int) -> Rule:
+    if isinstance(recipe, Adam):
+        return adam(recipe, nimg)
+    return sgd(recipe, nimg) if isinstance(recipe, SGD) else rmsprop(recipe, nimg)
+
+
+def _ahead(step: Step, phases: tuple[Phase, ...], num: int) -> Step:
+    """`step` with the D that comes after `num` of its steps."""
+    D = Stateless(step.networks["D"])
+    networks: Any = {**step.networks, "D": D}
+    ahead = dataclasses.replace(step, networks=networks)
+    states = {
+        phase.optimiser: _moments(step.optimisers.get(("D", phase.optimiser)), step.networks["D"]) for phase in phases
+    }
+    for _ in range(num):
+        for phase in phases:
+            loss = phase.function(ahead)["loss"]
+            names, weights = zip(*D.weights.items(), strict=True)
+            gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+            rule, state = _rule(phase.optimiser, step.nimg), states[phase.optimiser]
+            for name, weight, gradient in zip(names, weights, gradients, strict=True):
+                if gradient is not None:
+                    D.weights[name], state[name] = rule(weight, gradient, state[name])
+    return ahead
+
+
+def _unrolled(spec: Spec, number: Scheduled) -> Spec:
+    num = int(at(number, 0))
+
+    def phases(settings: Settings) -> tuple[Phase, ...]:
+        own = spec.phases(settings)
+        # D's lazy regularisers are rare, and left out.
+        answers = tuple(phase for phase in own if phase.network == "D" and phase.interval == 1)
+
+        def changed(phase: Phase) -> Phase:
+            return dataclasses.replace(phase, function=lambda step: phase.function(_ahead(step, answers, num)))
+
+        return tuple(changed(phase) if phase.network == "G" and phase.judged else phase for phase in own)
+
+    return dataclasses.replace(spec, phases=phases)
+
+
+UNROLLING = Cure(
+    "unrolled",
+    "arXiv:1611.02163",
+    "G learns against the D that would answer it",
+    "steps of D",
+    lambda settings: 5,
+    _unrolled,
+    whole=True,
+)
