@@ -245,6 +245,9 @@ def _train(commands: Any) -> None:
     command.add_argument("--against", metavar="RUN|DIR", help="for a detector: where synthetic pictures come from")
     command.add_argument("--against-model", metavar="FILE.py:SPEC", help="its model's file, if it is your own")
     command.add_argument("--metrics", type=_names, default=[], help="figures to follow: fd,kid,pr,dc")
+    command.add_argument(
+        "--cures", type=_names, default=[], metavar="NAME[=NUMBER],...", help="such as pacgan=2,dragan (docs/cures.md)"
+    )
     command.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the preset to change")
 
 
@@ -275,6 +278,7 @@ def _run_train(arguments: argparse.Namespace) -> None:
             against=arguments.against,
             against_model=arguments.against_model,
             metrics=arguments.metrics,
+            cures=arguments.cures,
             settings=arguments.settings,
             say=bar.say,
             progress=bar.update,

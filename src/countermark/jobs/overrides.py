@@ -27,6 +27,8 @@ def apply(settings: Settings, words: Sequence[str]) -> Settings:
     changes: dict[str, Any] = {}
     for word in words:
         name, found, text = word.partition("=")
+        if name == "cures":
+            raise UsageError(f"setting: {word!r}: give --cures {text} in its place")
         if not found or name not in hints:
             near = difflib.get_close_matches(name, hints, 1)
             hint = f"did you mean {near[0]}?" if near else "known are " + ", ".join(hints)

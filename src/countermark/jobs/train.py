@@ -48,6 +48,7 @@ def train_model(
     against: str | Path | None = None,
     against_model: str | None = None,
     metrics: Sequence[str] = (),
+    cures: Sequence[str] = (),
     settings: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
@@ -57,7 +58,7 @@ def train_model(
     images or minutes: the length (neither: the preset's own). size: centre crop and resize the pictures to this side.
     start: a run whose weights to start from. against: for a detector, a run or a folder of synthetic pictures;
     against_model: FILE.py:SPEC when that run is of a model of the user's own.
-    metrics: figures to follow through training ('fd', 'kid', ...). settings: `name=value` overrides.
+    metrics: figures to follow through training ('fd', 'kid', ...). cures: NAME or NAME=NUMBER (training/cures). settings: `name=value` overrides.
     The same call again resumes. Raises UsageError and CountermarkError, one line each.
     """
     length = _length(images, minutes)
@@ -84,6 +85,7 @@ def train_model(
     with blaming(model):
         opponent = None if against is None else detector.Opponent(against, against_model)
         preset, chosen, pictures = _choose(spec, preset, open_source(data), size, opponent, settings)
+        chosen = dataclasses.replace(chosen, cures=tuple(cures))
         batches: Batches
         if opponent is None:
             batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
 from countermark.core.spec import Schedule, Scheduled, Settings, at
+from countermark.nn.diffaugment import DiffAugment
 from countermark.nn.transformations import amplify_octaves, blit, cut_out, recolour, warp
 
 TARGET = 0.6  # the mean sign of D on reals that p is steered towards
@@ -213,7 +214,7 @@ def _recolour(x: Tensor, colours: Tensor) -> Tensor:
 
 
 def augmenting(settings: Settings) -> dict[str, nn.Module]:
-    """What build() returns beside G and D: {"augment": Augment} where settings.augment names a set, else {}.
+    """What build() returns beside G and D: {"augment": ...} where settings.augment names one, else {}.
 
     Raises UsageError for pictures that are neither grey nor in colour.
     """
@@ -221,4 +222,6 @@ def augmenting(settings: Settings) -> dict[str, nn.Module]:
         return {}
     if settings.channels not in (1, 3):
         raise UsageError(f"augment: pictures have {settings.channels} channels; leave it out, or use 1 or 3")
+    if settings.augment == "diffaugment":
+        return {"augment": DiffAugment()}
     return {"augment": Augment(SETS[settings.augment], settings.augment_p, settings.batch)}

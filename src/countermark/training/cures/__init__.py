@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import torch
+
 from countermark.core.errors import UsageError
 from countermark.core.spec import Schedule, Scheduled, Settings, Spec
 from countermark.core.text import named, printable
@@ -37,7 +39,8 @@ def cured(spec: Spec, settings: Settings) -> Spec:
     chosen = [cure for cure in CURES if cure.name in numbers]
     if spec.kind != "image":
         raise UsageError(f"cures: {spec.name} is no GAN; leave {named(numbers)} out")
-    networks = spec.build(settings)
+    with torch.device("meta"):  # shapes alone
+        networks = spec.build(settings)
     for cure in chosen:
         if why := cure.refuse(spec, settings, networks):
             raise UsageError(f"cures: {cure.name} does not fit {spec.name}: {why}; leave it out")

@@ -67,10 +67,6 @@ def _topk(spec: Spec, share: Scheduled) -> Spec:
     return over_terms(spec, "G", change)
 
 
-def _relativistic(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    return "only differences of its logits mean something" if spec.name == "r3gan" else ""
-
-
 CURES = (
     Cure(
         "label_smoothing",
@@ -89,7 +85,6 @@ CURES = (
         "weight",
         lambda settings: 0.3,
         _lecam,
-        _relativistic,
         scheduled=True,
     ),
     Cure(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step, at
 from countermark.training.cures.cure import Cure, over_phases
@@ -40,6 +41,12 @@ def _clip_gradients(spec: Spec, bound: Scheduled) -> Spec:
     return over_phases(spec, lambda phase: dataclasses.replace(phase, clip_grad_norm=at(bound, 0)))
 
 
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module has weights of its own, itself or through a parametrisation."""
+    own = bool(list(module.parameters(recurse=False))) and not isinstance(module, ParametrizationList)
+    return own or is_parametrized(module)
+
+
 def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[nn.Module]:
     """D's layers whose input has one of its `num` largest sides, from the first on (arXiv:2002.10964, section 3.1).
 
@@ -51,7 +58,7 @@ def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[n
             lambda module, inputs: layers.append((inputs[0].shape[-1] if inputs[0].ndim == 4 else 0, module))
         )
         for module in D.modules()
-        if list(module.parameters(recurse=False))
+        if _is_layer(module)
     ]
     training = D.training
     try:
@@ -61,7 +68,7 @@ def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[n
         D.train(training)
         for handle in handles:
             handle.remove()
-    sides = sorted({side for side, _ in layers if side}, reverse=True)[:num]
+    sides = sorted({side for side, _ in layers if side}, reverse=True)[:-1][:num]  # what judges last always learns
     return [module for side, module in layers if side in sides]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
+from countermark.core.errors import UsageError
 from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step, at
 from countermark.losses.penalties import clip_weights, off_diagonal
 from countermark.nn.spectral import SpectralNorm
@@ -61,6 +62,8 @@ def _weighted(network: nn.Module) -> list[nn.Module]:
 def _spectral(spec: Spec, number: Scheduled) -> Spec:
     def changed(networks: dict[str, nn.Module], settings: Settings) -> dict[str, nn.Module]:
         for module in _weighted(networks["D"]):
+            if not module.weight.is_meta and not module.weight.any():
+                raise UsageError("cures: spectral_norm: a layer of D starts at zero, which has no norm; leave it out")
             register_parametrization(module, "weight", SpectralNorm(len(module.weight), SPECTRAL_EPS))  # type: ignore
         return {}
 
