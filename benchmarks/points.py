@@ -40,7 +40,7 @@ class Discriminator(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PointSettings(Settings):
-    """lr: of both networks. gamma, gradient_penalty: R3GAN's and WGAN-GP's weights."""
+    """lr, beta1: Adam's, of both networks (R3GAN and WGAN-GP have their papers' beta1). gamma, gradient_penalty: R3GAN's and WGAN-GP's weights."""
 
     size: int = 1
     channels: int = 2
@@ -48,6 +48,7 @@ class PointSettings(Settings):
     width: int = 128
     num_z: int = 2
     lr: Scheduled = 1e-3
+    beta1: float = 0.5
     gamma: Scheduled = 0.1
     gradient_penalty: float = 0.1
 
@@ -60,7 +61,7 @@ def build(settings: PointSettings) -> dict[str, nn.Module]:
 
 
 def vanilla(settings: PointSettings) -> tuple[Phase, ...]:
-    adam = Adam(settings.lr, beta1=0.5, beta2=0.999)
+    adam = Adam(settings.lr, beta1=settings.beta1, beta2=0.999)
     return (
         Phase("D", adam, partial(discriminator_step, loss=non_saturating_d)),
         Phase("G", adam, partial(generator_step, loss=non_saturating_g)),

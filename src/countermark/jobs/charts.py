@@ -12,23 +12,37 @@ from matplotlib.figure import Figure
 COLOURS = ("#3b5bdb", "#e8590c", "#2b8a3e", "#862e9c")
 
 
-def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, scale: str = "linear") -> Markup:
-    """`series` (label to (images shown, value) pairs) as an <svg>. scale: of the values, as matplotlib names it."""
+def line_chart(
+    title: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    scale: str = "linear",
+    x: str = "thousand images shown",
+) -> Markup:
+    """`series` (label to (images shown, value) pairs) as an <svg>. scale: of the values, as matplotlib names it.
+
+    x: what the first of each pair is a thousandth of, where it is no number of images.
+    """
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()
     for (label, points), colour in zip(series.items(), COLOURS, strict=False):
         if points:
-            x, y = zip(*points, strict=True)
-            axes.plot([value / 1000 for value in x], y, label=label, color=colour, linewidth=1.4)
+            places, values = zip(*points, strict=True)
+            axes.plot([place / 1000 for place in places], values, label=label, color=colour, linewidth=1.4)
     axes.set_yscale(scale)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("thousand images shown", fontsize=8)
+    axes.set_xlabel(x, fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(axes.lines) > 1:
         axes.legend(fontsize=8, frameon=False)
+    return as_svg(figure, title)
+
+
+def as_svg(figure: Figure, salt: str) -> Markup:
+    """A figure as an <svg>, the same bytes for the same figure. salt: what the names inside it are derived from."""
     stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):
+    with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
     return Markup(stream.getvalue()[stream.getvalue().index("<svg") :])

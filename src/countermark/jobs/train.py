@@ -58,7 +58,8 @@ def train_model(
     images or minutes: the length (neither: the preset's own). size: centre crop and resize the pictures to this side.
     start: a run whose weights to start from. against: for a detector, a run or a folder of synthetic pictures;
     against_model: FILE.py:SPEC when that run is of a model of the user's own.
-    metrics: figures to follow through training ('fd', 'kid', ...). cures: NAME or NAME=NUMBER (training/cures). settings: `name=value` overrides.
+    metrics: figures to follow through training ('fd', 'kid', ...). cures: NAME or NAME=NUMBER (training/cures).
+    settings: `name=value` overrides.
     The same call again resumes. Raises UsageError and CountermarkError, one line each.
     """
     length = _length(images, minutes)

@@ -369,6 +369,15 @@ def test_bad_cures_are_named_in_one_line(cures: tuple[str, ...], message: str) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("cure", ["dragan", "gradient_penalty"])
+@pytest.mark.parametrize("model", ["dcgan", "wgan"])
+def test_a_picture_s_own_gradient_is_not_asked_of_batch_normalisation(model: str, cure: str) -> None:
+    spec = find(model)
+    settings = dataclasses.replace(spec.presets["tiny"], size=32, cures=(cure,))
+    with pytest.raises(UsageError, match="batch normalisation"):
+        cured(spec, settings)
+
+
 def test_all_cures_that_fit_together_train_together() -> None:
     names = {cure.name for cure in CURES} - {"bcr", "minibatch_std", "minibatch_discrimination", "unrolled"}
     spec, step = made(*sorted(names))

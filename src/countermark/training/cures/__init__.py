@@ -17,7 +17,8 @@ from countermark.core.text import named, printable
 from countermark.training.cures import batch, gradients, objective, pace, pictures, unrolled, weights
 from countermark.training.cures.cure import Cure
 
-# In the order in which they are wrapped, whatever the user's: packs hold all that is judged, and unrolling all of D.
+# In the order in which they are wrapped, whatever the user's: packs hold all that is judged, old pictures are packed as
+# new ones are, weights are remembered of the D that there is in the end, and unrolling holds all of D.
 CURES: tuple[Cure, ...] = (
     *objective.CURES,
     *gradients.CURES,
@@ -26,6 +27,8 @@ CURES: tuple[Cure, ...] = (
     *batch.CURES,
     *pace.CURES,
     batch.PACKING,
+    pictures.REPLAY,
+    weights.HISTORY,
     unrolled.UNROLLING,
 )
 BY_NAME = {cure.name: cure for cure in CURES}

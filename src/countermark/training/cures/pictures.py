@@ -119,15 +119,6 @@ CURES = (
         scheduled=True,
     ),
     Cure(
-        "replay",
-        "arXiv:1612.07828",
-        "D sees fakes of earlier steps among those of now",
-        "their share",
-        lambda settings: 0.5,
-        _replay,
-        scheduled=True,
-    ),
-    Cure(
         "cr",
         "arXiv:1910.12027",
         "D's logits stay when a real is flipped and shifted",
@@ -147,4 +138,13 @@ CURES = (
         _once,
         scheduled=True,
     ),
+)
+REPLAY = Cure(
+    "replay",
+    "arXiv:1612.07828",
+    "D sees fakes of earlier steps among those of now",
+    "their share",
+    lambda settings: 0.5,
+    _replay,
+    scheduled=True,
 )

@@ -62,9 +62,10 @@ def _weighted(network: nn.Module) -> list[nn.Module]:
 def _spectral(spec: Spec, number: Scheduled) -> Spec:
     def changed(networks: dict[str, nn.Module], settings: Settings) -> dict[str, nn.Module]:
         for module in _weighted(networks["D"]):
-            if not module.weight.is_meta and not module.weight.any():
+            weight = module.get_parameter("weight")
+            if not weight.is_meta and not weight.any():
                 raise UsageError("cures: spectral_norm: a layer of D starts at zero, which has no norm; leave it out")
-            register_parametrization(module, "weight", SpectralNorm(len(module.weight), SPECTRAL_EPS))  # type: ignore
+            register_parametrization(module, "weight", SpectralNorm(len(weight), SPECTRAL_EPS))
         return {}
 
     return over_networks(spec, changed)
@@ -104,15 +105,6 @@ def _clipped_already(spec: Spec, settings: Settings, networks: Mapping[str, nn.M
 
 CURES = (
     Cure(
-        "historical_averaging",
-        "arXiv:1606.03498",
-        "weights are drawn to the mean of all that they have been",
-        "weight",
-        lambda settings: 1e-3,
-        _historical,
-        scheduled=True,
-    ),
-    Cure(
         "spectral_norm",
         "arXiv:1802.05957",
         "D's weights are divided by their largest singular value",
@@ -140,4 +132,13 @@ CURES = (
         _clip_weights,
         _clipped_already,
     ),
+)
+HISTORY = Cure(
+    "historical_averaging",
+    "arXiv:1606.03498",
+    "weights are drawn to the mean of all that they have been",
+    "weight",
+    lambda settings: 1e-3,
+    _historical,
+    scheduled=True,
 )
