@@ -40,7 +40,8 @@ class Discriminator(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PointSettings(Settings):
-    """lr, beta1: Adam's, of both networks (R3GAN and WGAN-GP have their papers' beta1). gamma, gradient_penalty: R3GAN's and WGAN-GP's weights."""
+    """lr, beta1: Adam's, of both networks; R3GAN and WGAN-GP have their papers' beta1. gamma: R3GAN's weight of its
+    penalties, gradient_penalty: WGAN-GP's."""
 
     size: int = 1
     channels: int = 2

@@ -79,9 +79,16 @@ class Judge:
         self.real = self.features(pictures.part("test").images)
 
     def __call__(self, images: np.ndarray) -> list[str]:
-        features = self.features
-        found = compare(self.real, features(images), ("fd", "kid", "dc"), features.name, features.resize)
+        found = self._compared(images, ("fd", "kid", "dc"))
         return [record.with_interval(found[name]) for name in ("fd", "kid", "density", "coverage")]
+
+    def values(self, images: np.ndarray) -> dict[str, float]:
+        """FD and KID without their intervals."""
+        found = self._compared(images, ("fd", "kid"))
+        return {name: found[name]["value"] for name in ("fd", "kid")}
+
+    def _compared(self, images: np.ndarray, metrics: tuple[str, ...]) -> dict:
+        return compare(self.real, self.features(images), metrics, self.features.name, self.features.resize)
 
 
 def measure(spec: Spec, data: str, pictures: PictureSet, judge: Judge, minutes: float, folder: Path) -> list[object]:

@@ -21,7 +21,11 @@ from countermark.training.cures import CURES, cured
 from countermark.training.cures.cure import Cure
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "README.zh.md", *(ROOT / "docs" / f"{page}.md" for page in ("zoo", "cures", "gans")))
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "README.zh.md",
+    *(ROOT / "docs" / f"{page}.md" for page in ("zoo", "cures", "gans")),
+)
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -65,6 +65,14 @@ BAD_USE = {
     "groups that do not divide": "train r3gan:tiny --data digits --out {out} cardinalities=3,3",
     "unknown augmentation": "train dcgan:tiny --data digits --out {out} augment=bcg",
     "no probability": "train dcgan:tiny --data digits --out {out} augment=bgc augment_p=30",
+    "unknown cure": "train dcgan:tiny --data digits --out {out} --cures pacman",
+    "a cure's number that is none": "train dcgan:tiny --data digits --out {out} --cures pacgan=two",
+    "a cure that does not fit": "train sngan:tiny --data digits --out {out} --cures spectral_norm",
+    "packs that do not divide": "train dcgan:tiny --data digits --out {out} --cures pacgan=3",
+    "a cured detector": "train npr:tiny --data digits --out {out} --against {run} --cures r1",
+    "cures as a setting": "train dcgan:tiny --data digits --out {out} cures=r1",
+    "frozen layers of nothing": "train dcgan:tiny --data digits --out {out} --cures freeze_d",
+    "frozen layers of a fresh D": "train dcgan --data avatars --out {out} --from dcgan@avatars --cures freeze_d",
     "augmented detector": "train npr:tiny --data digits --out {out} --against {run} augment=bgc",
     "weights of another shape": "train dcgan:tiny --data digits --out {out} --from {run} ngf=16",
     "weights of another size": "train dcgan --data digits --out {out} --from {run} --size 64 --images 16",
@@ -190,6 +198,28 @@ def test_from_starts_from_another_run(run: Path, tmp_path: Path, capsys: pytest.
     one, other = (load_run(folder).networks["G"].main[0].weight for folder in (run, tmp_path / "next"))
     assert np.allclose(one, other, atol=2e-3)
     assert float(one.abs().mean()) > 1e-2
+
+
+def test_a_cured_run_trains_resumes_samples_and_is_started_from(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "cured"
+    words = ("train", "dcgan:tiny", "--data", "digits", "--out", folder, "--cures", "pacgan=2,lecam=0.1", "lr=1e-4")
+    for images in (64, 128):
+        status, out, err = call(capsys, *words, "--images", images)
+        assert (status, out.strip()) == (0, str(folder / f"state-{images}")), err
+    assert json.loads((folder / "config.json").read_text())["settings"]["cures"] == ["pacgan=2", "lecam=0.1"]
+    assert call(capsys, "sample", folder, "--out", tmp_path / "made", "--seeds", 0)[0] == 0
+    status, _, err = call(capsys, *words[:-2], "lecam=0.1", "--images", 256)
+    assert status == 2
+    assert "another settings (cures: " in err
+    frozen = ("train", "dcgan:tiny", "--data", "digits", "--out", tmp_path / "frozen", "--from", run)
+    assert call(capsys, *frozen, "--cures", "freeze_d=1", "--images", 64)[0] == 0
+    from countermark.core.checkpoint import load_state
+
+    before, after = (load_state(place)[0]["networks"] for place in (run / "state-2000", tmp_path / "frozen/state-64"))
+    assert (before["D.main.0.weight"] == after["D.main.0.weight"]).all()
+    assert not (before["D.main.2.weight"] == after["D.main.2.weight"]).all()
 
 
 def test_sample_releases_marked_pictures(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

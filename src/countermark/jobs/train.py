@@ -105,8 +105,13 @@ def train_model(
             }
         )
         check_config(folder, config)
+        frozen = any(word.startswith("freeze_d") for word in chosen.cures)
+        if frozen and start is None:
+            raise UsageError("cures: freeze_d keeps D's lower layers as they are; give --from RUN, whose they are")
         if start is not None and newest_state(folder) is None:
-            _adopt(trainer, spec, start, say)
+            fresh = _adopt(trainer, spec, start, say)
+            if frozen and "D" in fresh:
+                raise UsageError(f"cures: freeze_d: {start} comes without D; leave it out, or start from another run")
         say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
         watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
         length = length or Length(nimg=chosen.total_nimg)
@@ -181,8 +186,8 @@ def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Tra
         raise UsageError(f"settings: {spec.name} cannot be built so ({reason}); change them") from error
 
 
-def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str], None]) -> None:
-    """Start from the weights of the run `start`, and say what it does not hold, which stays as it is."""
+def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str], None]) -> str:
+    """Start from the weights of the run `start`; say and return what it does not hold, which stays as it is."""
     folder = run_folder(start)
     config = read_config(folder)
     started = config["model"]
@@ -203,3 +208,4 @@ def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str],
         raise UsageError(f"from: {start} has other networks ({_differing(config, trainer) or error})") from error
     if fresh:
         say(f"from: {start} {how} without {fresh}, which starts fresh")
+    return fresh or ""

@@ -74,10 +74,14 @@ def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[n
 
 def _freeze_d(spec: Spec, number: Scheduled) -> Spec:
     def changed(phase: Phase) -> Phase:
+        frozen: dict[nn.Module, list[nn.Module]] = {}
+
         def function(step: Step) -> dict[str, Tensor]:
             D, c = step.networks["D"], None if step.c is None else step.c[:1]
             if isinstance(D, nn.Module):  # not where its steps are unrolled
-                for layer in frozen_layers(D, step.x[:1], c, int(at(number, 0))):
+                if D not in frozen:
+                    frozen[D] = frozen_layers(D, step.x[:1], c, int(at(number, 0)))
+                for layer in frozen[D]:
                     layer.requires_grad_(False)
             return phase.function(step)
 
