@@ -30,7 +30,7 @@ EXAMPLES = """examples:
   countermark detect --detector runs/detector picture.png
 """
 RUN_HELP = "a run folder or a trained model that ships, as MODEL@SET (see: countermark models)"
-SOURCE_HELP = "a folder, a zip, or a packaged set (digits, mnist5k, avatars, emoji, faces64)"
+SOURCE_HELP = "a folder, a zip, tar shards ('shards/{000..099}.tar'), or a packaged set (digits, mnist5k, avatars, emoji, faces64)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -245,6 +245,13 @@ def _train(commands: Any) -> None:
     command.add_argument("--against", metavar="RUN|DIR", help="for a detector: where synthetic pictures come from")
     command.add_argument("--against-model", metavar="FILE.py:SPEC", help="its model's file, if it is your own")
     command.add_argument("--metrics", type=_names, default=[], help="figures to follow: fd,kid,pr,dc")
+    command.add_argument(
+        "--memory",
+        type=float,
+        default=2.0,
+        metavar="GIB",
+        help="for decoded pictures (default: 2); a set over half of it is streamed, to the same result",
+    )
     command.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the preset to change")
 
 
@@ -276,6 +283,8 @@ def _run_train(arguments: argparse.Namespace) -> None:
             against_model=arguments.against_model,
             metrics=arguments.metrics,
             settings=arguments.settings,
+            memory_gib=arguments.memory,
+            track=bar.track,
             say=bar.say,
             progress=bar.update,
         )

@@ -13,7 +13,8 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import MAX_SIDE
 from countermark.core.spec import Settings, Spec
 from countermark.core.text import named
-from countermark.data.image import PictureSet, Shuffled, inspect, load
+from countermark.core.tracking import Track, untracked
+from countermark.data.image import MAX_MEMORY_BYTES, PictureSet, Shuffled, inspect, load
 from countermark.data.packaged import SYNTHETIC
 from countermark.data.sources import Batches, Source, open_source
 from countermark.jobs import detector, overrides
@@ -31,7 +32,7 @@ from countermark.training.run import (
 )
 from countermark.training.shipped import run_folder
 
-MAX_MINUTES = 10**6
+MAX_MINUTES = MAX_MEMORY_GIB = 10**6
 Progress = Callable[[Trainer, float, Mapping[str, float]], None]
 
 
@@ -49,6 +50,8 @@ def train_model(
     against_model: str | None = None,
     metrics: Sequence[str] = (),
     settings: Sequence[str] = (),
+    memory_gib: float = MAX_MEMORY_BYTES / 2**30,
+    track: Track = untracked,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> Path:
@@ -58,6 +61,8 @@ def train_model(
     start: a run whose weights to start from. against: for a detector, a run or a folder of synthetic pictures;
     against_model: FILE.py:SPEC when that run is of a model of the user's own.
     metrics: figures to follow through training ('fd', 'kid', ...). settings: `name=value` overrides.
+    memory_gib: of decoded pictures; a set that would take more than half of it is streamed, to the same result.
+    track: follows the reading of the pictures before the training.
     The same call again resumes. Raises UsageError and CountermarkError, one line each.
     """
     length = _length(images, minutes)
@@ -67,6 +72,8 @@ def train_model(
         raise UsageError(f"against: {spec.name} {need}")
     if size is not None and not 1 <= size <= MAX_SIDE:
         raise UsageError(f"size: {size} is not a number of pixels from 1 to {MAX_SIDE}")
+    if not 0 < memory_gib < MAX_MEMORY_GIB:
+        raise UsageError(f"memory: {memory_gib:g} is not a number of GiB above 0 and below {MAX_MEMORY_GIB}")
     if wrong := [
         word for word in settings if word.startswith(("channels=", "num_classes=")) and word != "num_classes=0"
     ]:
@@ -83,7 +90,10 @@ def train_model(
         raise UsageError(f"data: a generator made the pictures of {data}; a detector needs real ones there")
     with blaming(model):
         opponent = None if against is None else detector.Opponent(against, against_model)
-        preset, chosen, pictures = _choose(spec, preset, open_source(data), size, opponent, settings)
+        source = open_source(data, track=track)
+        preset, chosen = _choose(spec, preset, source, size, opponent, settings)
+        pictures = load(source, chosen.size, memory_bytes=int(memory_gib * 2**30), track=track)
+        chosen = _fit(spec, chosen, pictures, settings)
         batches: Batches
         if opponent is None:
             batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
@@ -104,7 +114,7 @@ def train_model(
         check_config(folder, config)
         if start is not None and newest_state(folder) is None:
             _adopt(trainer, spec, start, say)
-        say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
+        say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.units)} pictures of {data}")
         watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
         length = length or Length(nimg=chosen.total_nimg)
         last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
@@ -120,8 +130,8 @@ def _choose(
     size: int | None,
     opponent: detector.Opponent | None,
     words: Sequence[str],
-) -> tuple[str, Settings, PictureSet]:
-    """The preset's name, its settings with the data's channels and classes and the user's words, and the pictures."""
+) -> tuple[str, Settings]:
+    """The preset's name, and its settings at the size to train at."""
     data_size = size or inspect(source).common_size()
     if opponent is not None:
         data_size = size or opponent.native_size(data_size)
@@ -129,11 +139,13 @@ def _choose(
     chosen = spec.presets[preset]
     if opponent is not None or size is not None:
         chosen = dataclasses.replace(chosen, size=data_size)
-    chosen = overrides.apply(chosen, [word for word in words if word.startswith("size=")])
-    pictures = load(source, chosen.size)
+    return preset, overrides.apply(chosen, [word for word in words if word.startswith("size=")])
+
+
+def _fit(spec: Spec, chosen: Settings, pictures: PictureSet, words: Sequence[str]) -> Settings:
+    """The settings with the data's channels and classes, and the user's words."""
     num_classes = pictures.num_classes if spec.kind == "image" else chosen.num_classes
-    chosen = dataclasses.replace(chosen, channels=pictures.channels, num_classes=num_classes)
-    return preset, overrides.apply(chosen, words), pictures
+    return overrides.apply(dataclasses.replace(chosen, channels=pictures.channels, num_classes=num_classes), words)
 
 
 def _length(images: int | None, minutes: float | None) -> Length | None:
