@@ -30,7 +30,8 @@ EXAMPLES = """examples:
   countermark detect --detector runs/detector picture.png
 """
 RUN_HELP = "a run folder or a trained model that ships, as MODEL@SET (see: countermark models)"
-SOURCE_HELP = "a folder, a zip, tar shards ('shards/{000..099}.tar'), or a packaged set (digits, mnist5k, avatars, emoji, faces64)"
+PACKAGED_HELP = "digits, mnist5k, avatars, emoji, faces64"
+SOURCE_HELP = f"a folder, a zip, tar shards ('shards/{{000..099}}.tar'), or a packaged set ({PACKAGED_HELP})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
