@@ -214,20 +214,31 @@ def _run_models(arguments: argparse.Namespace) -> None:
 
 
 def _data(commands: Any) -> None:
-    command = _command(commands, "data", _run_data, "inspect a source of pictures", "data my_photos/")
+    text = "inspect a source of pictures: counts, duplicates, broken files (listed; the status stays 0); pack it"
+    command = _command(commands, "data", _run_data, text, "data my_photos/ --pack 'shards/{000..009}.tar' --size 64")
     command.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
+    command.add_argument(
+        "--pack",
+        metavar="OUT",
+        help="write the sound pictures as x.zip (StyleGAN's), x.tar or 'shards/{000..009}.tar' (webdataset's)",
+    )
+    command.add_argument(
+        "--size", type=int, help="for --pack: centre crop and resize to this side, as PNG (default: files as they are)"
+    )
+    command.add_argument("--sheet", metavar="FILE.html", help="write a page with pictures, counts and duplicates")
     _add_json(command)
 
 
 def _run_data(arguments: argparse.Namespace) -> None:
-    from countermark.jobs.data import inspect_data
+    from countermark.apps.progress import track
+    from countermark.jobs.data import as_lines, inspect_data
 
-    found = inspect_data(arguments.source)
+    found = inspect_data(arguments.source, out=arguments.pack, size=arguments.size, page=arguments.sheet, track=track)
     if arguments.json:
         _print_json(found)
         return
-    for key, value in found.items():
-        print(f"{key}: {printable(value)}")
+    for line in as_lines(found):
+        print(printable(line))
 
 
 def _train(commands: Any) -> None:
