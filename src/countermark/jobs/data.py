@@ -18,16 +18,20 @@ from countermark.data.reading import attempts
 from countermark.data.sources import Source, open_source
 from countermark.data.splits import SHARES, part_of
 from countermark.jobs import pack, sheet
-from countermark.jobs.duplicates import MAX_NEAR_BITS, exact_groups, near_groups
+from countermark.jobs.duplicates import exact_groups, near_groups
 from countermark.jobs.page import check_page
-from countermark.provenance.perceptual import perceptual_hash
+from countermark.provenance.perceptual import NUM_BITS, perceptual_hash
+from countermark.provenance.registry import MAX_NEAR_BITS
 
 MAX_LISTED = 100  # broken files, and groups of duplicates of a kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Look:
-    """What is noted of a picture: its size in pixels, its unit, the sha256 of its pixels, and its perceptual hash."""
+    """What is noted of a picture: its size in pixels, its unit, the sha256 of its pixels, and its perceptual hash.
+
+    look: None where there is too little to see, or where the hash has more bits than the picture has pixels.
+    """
 
     width: int
     height: int
@@ -52,9 +56,7 @@ def inspect_data(
     Raises UsageError for a source or an output that cannot be, CountermarkError when nothing can be written.
     """
     if (out or page) and str(name) in SYNTHETIC:
-        raise UsageError(
-            f"data: a generator made the pictures of {name}; they leave marked, by `sample`, or not at all"
-        )
+        raise UsageError(f"data: a generator made the pictures of {name}; what is made leaves marked or not at all")
     if size is not None and out is None:
         raise UsageError(f"size: {size} is for --pack; give --pack OUT, too")
     source = open_source(name, track=track)
@@ -76,7 +78,8 @@ def _looked_at(source: Source, track: Track) -> tuple[dict[int, Look], dict[int,
     def look(index: int) -> Look:
         image, unit = source.read(index)
         pixels = sha256_hex(repr(image.samples.shape).encode() + image.samples.tobytes())
-        return Look(image.width, image.height, image.channels, unit, pixels, perceptual_hash(image))
+        hashed = perceptual_hash(image) if image.width * image.height >= NUM_BITS else None
+        return Look(image.width, image.height, image.channels, unit, pixels, hashed)
 
     looks, broken = {}, {}
     for index, seen in enumerate(attempts(look, len(source), track, "looking at pictures")):
@@ -141,7 +144,7 @@ def as_lines(found: Mapping[str, Any]) -> list[str]:
     lines += [f"  {entry['error']}" for entry in found["broken"]["listed"]]
     if "packed" in found:
         packed = found["packed"]
-        lines.append(
-            f"packed: {packed['pictures']:,} pictures, {packed['bytes']:,} bytes, in {', '.join(packed['files'][:3])}"
-        )
+        first, *others = packed["files"]
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"packed: {packed['pictures']:,} pictures, {packed['bytes']:,} bytes, in {first}{more}")
     return lines

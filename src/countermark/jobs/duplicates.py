@@ -9,10 +9,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# Of 256. Two hashes that differ in fewer bits than there are bands are alike in one band at least, and so it is enough
-# to compare those that are, in place of all pairs.
-NUM_BANDS = 16
-MAX_NEAR_BITS = NUM_BANDS - 1
+from countermark.provenance.perceptual import NUM_BITS
+from countermark.provenance.registry import MAX_NEAR_BITS
+
+# Two hashes that differ in fewer bits than there are bands are alike in one band at least, and so it is enough to
+# compare those that are, in place of all pairs.
+NUM_BANDS = MAX_NEAR_BITS + 1
 _AT_ONCE = 2**20  # pairs that are compared in one step
 
 
@@ -25,7 +27,7 @@ def exact_groups(pixels: Mapping[int, str]) -> list[list[int]]:
 
 
 def near_groups(looks: Mapping[int, bytes], exact: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The pictures whose perceptual hashes (32 bytes) lie within MAX_NEAR_BITS, directly or by way of others.
+    """The pictures whose perceptual hashes (32 bytes) lie within MAX_NEAR_BITS of 256, directly or by way of others.
 
     Of each group of exact duplicates only the first is looked at.
     """
@@ -35,8 +37,9 @@ def near_groups(looks: Mapping[int, bytes], exact: Sequence[Sequence[int]]) -> l
         return []
     table = np.frombuffer(b"".join(looks[index] for index in numbers), np.uint64).reshape(-1, 4)
     first_of = np.arange(len(table))
-    for band in range(NUM_BANDS):
-        first_of = _joined_all(first_of, _near(table, band, first_of))
+    for columns in np.array_split(np.arange(NUM_BITS), NUM_BANDS):
+        bits = np.unpackbits(table.view(np.uint8), axis=1)[:, columns]
+        first_of = _joined_all(first_of, _near(table, bits @ (1 << np.arange(len(columns))), first_of))
     order = np.argsort(first_of, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(first_of[order])) + 1)
     return [[numbers[i] for i in group] for group in groups if len(group) > 1]
@@ -61,10 +64,11 @@ def _joined(first_of: np.ndarray, waiting: Sequence[np.ndarray]) -> np.ndarray:
     return np.unique(labels, return_index=True)[1][labels]
 
 
-def _near(table: np.ndarray, band: int, first_of: np.ndarray) -> Iterator[np.ndarray]:
-    """Pairs [K,2] of rows of uint64 [N,4] that are equal in 16-bit `band` and near on the whole; none of those that are
-    of one group already."""
-    values = table.view(np.uint16)[:, band]
+def _near(table: np.ndarray, values: np.ndarray, first_of: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs [K,2] of rows of uint64 [N,4] that are near and have equal `values` [N].
+
+    What is of one group already is not compared again.
+    """
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=-1))
     lengths = np.diff(starts, append=len(order))

@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import MAX_SIDE, SUFFIXES, Image, sniff
@@ -70,6 +70,7 @@ def pack(
             for out, start, stop in zip(outs, bounds, bounds[1:], strict=False):
                 numbers = ((number, chosen[next(tracked)]) for number in range(start, stop))
                 write(Path(partial) / out.name, source, numbers, size)
+            next(tracked, None)  # the end of its bar
             num_bytes = sum((Path(partial) / out.name).stat().st_size for out in outs)
             for out in outs:
                 os.replace(Path(partial) / out.name, out)
@@ -84,7 +85,7 @@ def _write_zip(path: Path, source: Source, numbers: Iterable[tuple[int, int]], s
     """StyleGAN's layout: 00000/img00000000.png, ..., and dataset.json with {"labels": [[name, class], ...]} or null."""
     classes, labels = source.classes, []
     if classes is not None and len(classes) > MAX_ZIP_LABELS:
-        raise UsageError(f"pack: {len(classes)} classes are too many for a zip's dataset.json; pack into tar shards")
+        raise UsageError(f"pack: {len(classes)} labels are too many for a zip's dataset.json; pack into tar shards")
     with path.open("xb") as stream:
         with zipfile.ZipFile(stream, "w") as archive:
             for number, index in numbers:
@@ -94,7 +95,7 @@ def _write_zip(path: Path, source: Source, numbers: Iterable[tuple[int, int]], s
                 labels.append([name, 0 if classes is None else int(classes[index])])
             document = {"labels": None if classes is None else labels}
             archive.writestr(_plain("dataset.json"), json.dumps(document))
-        os.fsync(stream.fileno())
+        _flush(stream)
 
 
 def _write_tar(path: Path, source: Source, numbers: Iterable[tuple[int, int]], size: int | None) -> None:
@@ -106,7 +107,12 @@ def _write_tar(path: Path, source: Source, numbers: Iterable[tuple[int, int]], s
                 _add(archive, f"{number:08d}{suffix}", data)
                 if source.classes is not None:
                     _add(archive, f"{number:08d}.cls", str(source.classes[index]).encode())
-        os.fsync(stream.fileno())
+        _flush(stream)
+
+
+def _flush(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _file(source: Source, index: int, size: int | None) -> tuple[bytes, str]:

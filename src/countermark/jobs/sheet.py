@@ -30,9 +30,8 @@ def write(path: Path, source: Source, found: Mapping[str, Any], sound: Sequence[
 
     Raises CountermarkError when it cannot be written.
     """
-    some = (
-        [sound[i] for i in np.unique(np.linspace(0, len(sound) - 1, NUM_PICTURES).round().astype(int))] if sound else []
-    )
+    num = min(NUM_PICTURES, len(sound))
+    some = [sound[i * len(sound) // num] for i in range(num)]
     alike = {
         kind: [_shown(source, group[:NUM_IN_A_GROUP]) for group in groups["listed"][:NUM_GROUPS]]
         for kind, groups in found["duplicates"].items()
