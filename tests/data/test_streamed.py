@@ -15,6 +15,8 @@ from countermark.data.packaged import ArraySource
 from countermark.data.sources import Source, open_source
 from countermark.data.splits import SHARES
 from countermark.data.streamed import Decoded, Streamed
+from countermark.forensics.pairs import FormatMatchedPairs
+from countermark.perception.own import train_own
 from tests.data.tars import make_shards, make_tar, png
 
 NUM, SIDE = 40, 4
@@ -124,6 +126,17 @@ def test_a_picture_that_changes_while_it_is_in_use_is_named(tmp_path: Path) -> N
     (tmp_path / "1.png").write_bytes(png(9))
     with pytest.raises(CountermarkError, match=r"1\.png: changed while it was in use"):
         images[1]
+
+
+def test_a_detector_s_pairs_are_those_of_a_held_set() -> None:
+    fakes = np.zeros((7, SIDE, SIDE, 3), np.uint8)
+    ours, theirs = (FormatMatchedPairs(x.part("detector").images, fakes, seed=2) for x in (streamed(), HELD))
+    np.testing.assert_array_equal(ours.at(3, 30).images, theirs.at(3, 30).images)
+
+
+def test_features_of_a_streamed_set_are_those_of_a_held_one() -> None:
+    own = train_own(HELD.held().images, HELD.classes, num_steps=2)
+    np.testing.assert_array_equal(own(streamed().images), own(HELD.images))
 
 
 def test_a_part_in_memory_is_as_much_as_fits_at_even_steps() -> None:

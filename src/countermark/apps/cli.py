@@ -422,7 +422,7 @@ def _evaluate(commands: Any) -> None:
         commands, "evaluate", _run_evaluate, text, "evaluate runs/digits --data mnist5k --metrics fd,kid,pr,dc"
     )
     command.add_argument("made", metavar="RUN|DIR", help=f"{RUN_HELP}, or a folder of pictures")
-    command.add_argument("--data", required=True, help="the real pictures: a folder, a zip, or a packaged set")
+    command.add_argument("--data", required=True, metavar="SOURCE", help=f"the real pictures: {SOURCE_HELP}")
     command.add_argument("--metrics", type=_names, default=["fd", "kid", "pr", "dc"], help="(default: fd,kid,pr,dc)")
     command.add_argument("--features", default=None, help="own, efflite0 or inception (default: own for labelled sets)")
     _add_model(command)

@@ -17,7 +17,7 @@ from countermark.core.files import sha256_hex
 from countermark.core.seeds import derive
 from countermark.core.text import printable
 from countermark.core.tracking import Track, untracked
-from countermark.data.reading import NUM_THREADS, attempts
+from countermark.data.reading import NUM_THREADS, attempts, unreadable
 from countermark.data.shards import ShardSource
 from countermark.data.sources import Batch, Source
 from countermark.data.splits import SHARES, indices_of
@@ -110,7 +110,7 @@ class Inspection:
 
 def inspect(source: Source) -> Inspection:
     """Read every picture's header. Raises CountermarkError that counts the unreadable ones and names the first."""
-    sizes = Counter(_read_all(source, source.size, untracked))
+    sizes = source.sizes() if isinstance(source, ShardSource) else Counter(_read_all(source, source.size, untracked))
     return Inspection(source.name, len(source), dict(sizes), source.class_names)
 
 
@@ -155,13 +155,8 @@ def _hold(source: Source, size: int, track: Track) -> tuple[np.ndarray, list[str
 
 
 def _stream(source: Source, size: int, most: int, threads: int, track: Track) -> tuple[Streamed, list[str]]:
-    def know(index: int) -> tuple[int, str]:
-        image, unit = source.read(index)
-        return image.channels, unit
-
-    knowing = source.known if isinstance(source, ShardSource) else know
-    all_channels, units = zip(*_read_all(source, knowing, track), strict=True)
-    shape = (size, size, max(all_channels))
+    channels, units = source.known() if isinstance(source, ShardSource) else _known(source, track)
+    shape = (size, size, channels)
 
     def decode(index: int) -> np.ndarray:
         image, unit = source.read(index)
@@ -171,7 +166,18 @@ def _stream(source: Source, size: int, most: int, threads: int, track: Track) ->
         samples.flags.writeable = False
         return samples
 
-    return Streamed(Decoded(decode, most, threads), np.arange(len(source)), shape), list(units)
+    return Streamed(Decoded(decode, most, threads), np.arange(len(source)), shape), units
+
+
+def _known(source: Source, track: Track) -> tuple[int, list[str]]:
+    """(the most channels, the units) of all pictures, of which each is decoded once."""
+
+    def know(index: int) -> tuple[int, str]:
+        image, unit = source.read(index)
+        return image.channels, unit
+
+    channels, units = zip(*_read_all(source, know, track), strict=True)
+    return max(channels), list(units)
 
 
 def _read_all(source: Source, read: Callable[[int], T], track: Track) -> Iterator[T]:
@@ -187,7 +193,7 @@ def _read_all(source: Source, read: Callable[[int], T], track: Track) -> Iterato
                 break
     if bad:
         count = f"more than {MAX_UNREADABLE}" if len(bad) > MAX_UNREADABLE else str(len(bad))
-        raise CountermarkError(f"data: {count} of {len(source)} pictures cannot be read; remove them; first: {bad[0]}")
+        raise unreadable(count, len(source), bad[0])
 
 
 def fitted(samples: np.ndarray, size: int) -> np.ndarray:

@@ -37,3 +37,8 @@ def attempts(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def unreadable(num: str, total: int, first: object) -> CountermarkError:
+    """What to raise when `num` pictures of `total` cannot be read; first: what is wrong with the first."""
+    return CountermarkError(f"data: {num} of {total} pictures cannot be read; remove them; first: {first}")

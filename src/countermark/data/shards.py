@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.text import printable
 from countermark.core.tracking import Track, untracked
 from countermark.data.encoded import EncodedSource
+from countermark.data.reading import unreadable
 from countermark.data.shard_index import index_of, read_at
 
 MAX_SHARDS = 100_000
@@ -44,23 +46,31 @@ class ShardSource(EncodedSource):
         return read_at(self._path(index), int(self._cell("offset", index)), int(self._cell("size", index)))
 
     def size(self, index: int) -> tuple[int, int]:
-        self._refuse_broken(index)
+        if index in self.index.broken:
+            raise CountermarkError(self.index.broken[index])
         return int(self._cell("width", index)), int(self._cell("height", index))
 
-    def known(self, index: int) -> tuple[int, str]:
-        """(channels, sha256) of a picture, from the index alone. Raises CountermarkError for a broken one."""
-        self._refuse_broken(index)
-        return int(self._cell("channels", index)), self._cell("sha256", index).tobytes().hex()
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """How many pictures are of each (width, height), by the index. Raises CountermarkError when some are broken."""
+        columns = self._sound_columns()
+        return Counter(zip(columns["width"].tolist(), columns["height"].tolist(), strict=True))
+
+    def known(self) -> tuple[int, list[str]]:
+        """(the most channels, the units) of all pictures, by the index. Raises CountermarkError as `sizes` does."""
+        columns = self._sound_columns()
+        return int(columns["channels"].max()), [row.tobytes().hex() for row in columns["sha256"]]
+
+    def _sound_columns(self) -> dict[str, np.ndarray]:
+        broken = self.index.broken
+        if broken:
+            raise unreadable(str(len(broken)), len(self), broken[min(broken)])
+        return self.index.columns
 
     def _cell(self, column: str, index: int) -> np.ndarray:
         return self.index.columns[column][index]
 
     def _path(self, index: int) -> Path:
         return self.paths[int(self._cell("shard", index))]
-
-    def _refuse_broken(self, index: int) -> None:
-        if index in self.index.broken:
-            raise CountermarkError(self.index.broken[index])
 
 
 def is_shards(name: str) -> bool:
