@@ -5,7 +5,7 @@ tar shards of the same, and a folder and shards of JPEG at 256 px that are resiz
 keep only a tenth of their pictures, so that nearly every one is decoded when it is asked for. The files lie in the
 system's cache, as those of a set that is trained on for long do.
 
-python -m benchmarks.loading [--num 1000] [--seconds 4] [--threads 2]
+python -m benchmarks.loading [--num 1000] [--seconds 3] [--threads 2]
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def training_rate(model: str, pictures: PictureSet, seconds: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=1000, help="pictures a source (default: 1000)")
-    parser.add_argument("--seconds", type=float, default=4, help="for each figure (default: 4)")
+    parser.add_argument("--seconds", type=float, default=3, help="for each figure (default: 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the training (default: all cores)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

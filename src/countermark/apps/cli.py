@@ -262,7 +262,7 @@ def _train(commands: Any) -> None:
         type=float,
         default=2.0,
         metavar="GIB",
-        help="for decoded pictures (default: 2); a set over half of it is streamed, to the same result",
+        help="for decoded pictures (default: 2); a set over half of it is streamed, in the same order",
     )
     command.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the preset to change")
 

@@ -61,7 +61,8 @@ def train_model(
     start: a run whose weights to start from. against: for a detector, a run or a folder of synthetic pictures;
     against_model: FILE.py:SPEC when that run is of a model of the user's own.
     metrics: figures to follow through training ('fd', 'kid', ...). settings: `name=value` overrides.
-    memory_gib: of decoded pictures; a set that would take more than half of it is streamed, to the same result.
+    memory_gib: of decoded pictures; a set that would take more than half of it is streamed. A generator's weights are
+    the same then; a detector, and figures on `own` features, see fewer pictures (see PictureSet.held).
     track: follows the reading of the pictures before the training.
     The same call again resumes. Raises UsageError and CountermarkError, one line each.
     """
