@@ -11,6 +11,7 @@ import sys
 NAMES = (
     "startup",
     "training_speed",
+    "loading",
     "speed",
     "kept_memory",
     "memory",

@@ -1,4 +1,4 @@
-"""Hostile files through verify, detect and train --data: nothing may crash, hang, escape its folder or be interpreted.
+"""Hostile files through verify, detect, data and train --data: nothing may crash, hang, escape or be interpreted.
 
 Thousands of files made from a seed (hostile_files.py) go through the commands in worker processes with a limit on
 memory. A worker that overstays its time is killed. Checked for every file and command: no traceback; exit status 0, 1
@@ -294,15 +294,20 @@ class Trial:
         secret = self.root / "sentinel" / "secret.png"
         self.stock = files.Stock(plain, marked, files.poisoned_pictures(plain), secret, port)
         self.detector = detector
-        self.tags = self._tags_of_the_template()
+        self.tags = self._tags_of_the_templates()
 
-    def _tags_of_the_template(self) -> set[tuple[str, ...]]:
+    def _tags_of_the_templates(self) -> set[tuple[str, ...]]:
         page, bad = self.root / "out" / "sound.html", self.root / "in" / "missing.png"
         one = self.root / "in" / "one.png"
         one.write_bytes(self.stock.marked["png"][0])
         words = ["verify", str(one), str(bad), "--report", str(page)]
         self.worker().run(Job("", one, words, self.root / "home"))
-        return tags_of(page.read_text())
+        folder, sheet = self.root / "in" / "plain", self.root / "out" / "plain.html"
+        for i, data in enumerate([*self.stock.plain.values(), *self.stock.plain.values(), b"no picture"]):
+            (folder / str(i % 2)).mkdir(parents=True, exist_ok=True)
+            (folder / str(i % 2) / f"{i}.png").write_bytes(data)
+        self.worker().run(Job("", folder, ["data", str(folder), "--sheet", str(sheet)], self.root / "home"))
+        return tags_of(page.read_text()) | tags_of(sheet.read_text())
 
     def worker(self) -> Worker:
         if not hasattr(self.local, "worker"):
@@ -364,7 +369,8 @@ class Trial:
         for i, maker in enumerate(
             [*files.SOURCES, *self.rng.choices(makers, k=max(0, num - len(files.SOURCES)))][:num]
         ):
-            path = self.root / "in" / f"source{i:04d}{'.zip' if maker.__name__.startswith('zip') else ''}"
+            kind = maker.__name__.partition("_")[0]
+            path = self.root / "in" / f"source{i:04d}{f'.{kind}' if kind in ('zip', 'tar') else ''}"
             maker(self.rng, self.stock, path)
             made.append((maker.__name__, path))
         by_kind: dict[str, list[Path]] = {}
@@ -395,6 +401,8 @@ class Trial:
                 out = self.root / "out" / f"run{i}-{j}"
                 words = ["train", "dcgan:tiny", "--data", str(path), "--out", str(out), "--images", "64", *more]
                 jobs.append(Job(kind, path, words, home))
+            sheet = self.root / "out" / f"sheet{i}.html"
+            jobs.append(Job(kind, path, ["data", str(path), "--sheet", str(sheet)], home, sheet))
         return jobs
 
     def run(self, jobs: Sequence[Job], num_workers: int) -> None:

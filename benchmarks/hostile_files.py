@@ -1,15 +1,17 @@
 """Hostile pictures, archives and folders, made from a seed: what `benchmarks.hostile` feeds to the commands.
 
 Every maker takes a random.Random and a Stock, and returns the bytes of one file (PICTURES) or fills a folder or writes
-a zip (SOURCES). Nothing here may harm the machine that it runs on: the largest file is some megabytes.
+an archive (SOURCES). Nothing here may harm the machine that it runs on: the largest file is some megabytes.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import struct
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -593,6 +595,62 @@ def zip_labels(rng: Random, stock: Stock, path: Path) -> None:
             archive.writestr("dataset.json ", b"{}")
 
 
+def sound_tar(path: Path, rng: Random, num: int = 40) -> tarfile.TarFile:
+    """An open shard with sound samples in it, with classes or without."""
+    archive, labelled = tarfile.TarFile(path, "w", errors="surrogateescape"), rng.random() < 0.5
+    for i in range(num):
+        tar_member(archive, f"{i:04d}.png", small_picture(rng))
+        if labelled:
+            tar_member(archive, f"{i:04d}.cls", str(i % 2).encode())
+    return archive
+
+
+def tar_member(archive: tarfile.TarFile, name: str, data: bytes, **fields: object) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def tar_strange(rng: Random, stock: Stock, path: Path) -> None:
+    """Members that leave, link, are devices or holes, share a key, have hostile names, or headers without end."""
+    types = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE, b"Z")
+    with sound_tar(path, rng) as archive:
+        match rng.randrange(5):
+            case 0:
+                tar_member(archive, rng.choice(("../owned.png", "/tmp/owned.png", "C:\\owned.png")), small_picture(rng))
+            case 1:
+                tar_member(archive, "x.png", b"", type=rng.choice(types), linkname=str(stock.secret))
+            case 2:
+                tar_member(archive, rng.choice(NAMES), rng.choice((b"no picture", small_picture(rng))))
+            case 3:
+                kind = rng.choice((tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME))
+                header = rng.choice((b"9" * 4000, b"9" * 10**6, b"30 GNU.sparse.map=1,1,1,1,1,1\n", b"13 size=-512\n"))
+                for _ in range(rng.choice((1, 2000))):
+                    tar_member(archive, "x", header, type=kind)
+                tar_member(archive, "x.png", small_picture(rng))
+            case 4:
+                tar_member(archive, "0001.jpg", small_picture(rng))
+
+
+def tar_damaged(rng: Random, stock: Stock, path: Path) -> None:
+    sound_tar(path, rng).close()
+    data = bytearray(path.read_bytes())
+    if rng.random() < 0.3:
+        data = data[: rng.randrange(len(data))]
+    for _ in range(rng.choice((0, 1, 5, 50)) if data else 0):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(rng.choice((bytes, gzip.compress))(bytes(data)))
+
+
+def tar_labels(rng: Random, stock: Stock, path: Path) -> None:
+    label = rng.choice(("-1", "99999", "9" * 100_000, POISON, "\x00\xff", "", "1e3", "[" * 100_000, '{"label": true}'))
+    with sound_tar(path, rng) as archive:
+        tar_member(archive, "x.png", small_picture(rng))
+        tar_member(archive, rng.choice(("x.cls", "x.json")), label.encode("utf-8", "replace"))
+
+
 def folder_linking(rng: Random, stock: Stock, path: Path) -> None:
     """Links that leave, that go round, that lead nowhere."""
     path.mkdir()
@@ -635,6 +693,9 @@ SOURCES: dict[Callable[[Random, Stock, Path], None], int] = {
     zip_damaged: 50,
     zip_poisoned: 20,
     zip_labels: 35,
+    tar_strange: 40,
+    tar_damaged: 40,
+    tar_labels: 15,
     folder_linking: 15,
     folder_strange: 25,
 }

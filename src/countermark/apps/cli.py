@@ -30,7 +30,8 @@ EXAMPLES = """examples:
   countermark detect --detector runs/detector picture.png
 """
 RUN_HELP = "a run folder or a trained model that ships, as MODEL@SET (see: countermark models)"
-SOURCE_HELP = "a folder, a zip, or a packaged set (digits, mnist5k, avatars, emoji, faces64)"
+PACKAGED_HELP = "digits, mnist5k, avatars, emoji, faces64"
+SOURCE_HELP = f"a folder, a zip, tar shards ('shards/{{000..099}}.tar'), or a packaged set ({PACKAGED_HELP})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -213,20 +214,31 @@ def _run_models(arguments: argparse.Namespace) -> None:
 
 
 def _data(commands: Any) -> None:
-    command = _command(commands, "data", _run_data, "inspect a source of pictures", "data my_photos/")
+    text = "inspect a source of pictures: counts, duplicates, broken files (listed; the status stays 0); pack it"
+    command = _command(commands, "data", _run_data, text, "data my_photos/ --pack 'shards/{000..009}.tar' --size 64")
     command.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
+    command.add_argument(
+        "--pack",
+        metavar="OUT",
+        help="write the sound pictures as x.zip (StyleGAN's), x.tar or 'shards/{000..009}.tar' (webdataset's)",
+    )
+    command.add_argument(
+        "--size", type=int, help="for --pack: centre crop and resize to this side, as PNG (default: files as they are)"
+    )
+    command.add_argument("--sheet", metavar="FILE.html", help="write a page with pictures, counts and duplicates")
     _add_json(command)
 
 
 def _run_data(arguments: argparse.Namespace) -> None:
-    from countermark.jobs.data import inspect_data
+    from countermark.apps.progress import track
+    from countermark.jobs.data import as_lines, inspect_data
 
-    found = inspect_data(arguments.source)
+    found = inspect_data(arguments.source, out=arguments.pack, size=arguments.size, page=arguments.sheet, track=track)
     if arguments.json:
         _print_json(found)
         return
-    for key, value in found.items():
-        print(f"{key}: {printable(value)}")
+    for line in as_lines(found):
+        print(printable(line))
 
 
 def _train(commands: Any) -> None:
@@ -247,6 +259,13 @@ def _train(commands: Any) -> None:
     command.add_argument("--metrics", type=_names, default=[], help="figures to follow: fd,kid,pr,dc")
     command.add_argument(
         "--cures", type=_names, default=[], metavar="NAME[=NUMBER],...", help="such as pacgan=2,dragan (docs/cures.md)"
+    )
+    command.add_argument(
+        "--memory",
+        type=float,
+        default=2.0,
+        metavar="GIB",
+        help="for decoded pictures (default: 2); a set over half of it is streamed, in the same order",
     )
     command.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the preset to change")
 
@@ -280,6 +299,8 @@ def _run_train(arguments: argparse.Namespace) -> None:
             metrics=arguments.metrics,
             cures=arguments.cures,
             settings=arguments.settings,
+            memory_gib=arguments.memory,
+            track=bar.track,
             say=bar.say,
             progress=bar.update,
         )
@@ -405,7 +426,7 @@ def _evaluate(commands: Any) -> None:
         commands, "evaluate", _run_evaluate, text, "evaluate runs/digits --data mnist5k --metrics fd,kid,pr,dc"
     )
     command.add_argument("made", metavar="RUN|DIR", help=f"{RUN_HELP}, or a folder of pictures")
-    command.add_argument("--data", required=True, help="the real pictures: a folder, a zip, or a packaged set")
+    command.add_argument("--data", required=True, metavar="SOURCE", help=f"the real pictures: {SOURCE_HELP}")
     command.add_argument("--metrics", type=_names, default=["fd", "kid", "pr", "dc"], help="(default: fd,kid,pr,dc)")
     command.add_argument("--features", default=None, help="own, efflite0 or inception (default: own for labelled sets)")
     _add_model(command)

@@ -24,9 +24,11 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import read_bounded, sha256_hex, write_atomic
 from countermark.core.foreign import read_checkpoint
 from countermark.core.home import home
-from countermark.core.media import MAX_FILE_BYTES, Image, decode_image, image_size
+from countermark.core.media import MAX_FILE_BYTES, Image, decode_image
 from countermark.core.pixels import to_uint8
 from countermark.core.seeds import latents
+from countermark.core.text import printable
+from countermark.data.encoded import EncodedSource
 
 if TYPE_CHECKING:
     from countermark.data.sources import Source
@@ -50,6 +52,9 @@ class ArraySource:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def label(self, index: int) -> str:
+        return f"{self.name}:{index}"
 
     def size(self, index: int) -> tuple[int, int]:
         return self.images.shape[2], self.images.shape[1]
@@ -76,7 +81,7 @@ def mnist5k() -> Source:
     return ArraySource("mnist5k", images, classes.astype(np.int64), [str(i) for i in range(10)])
 
 
-class EmojiSource:
+class EmojiSource(EncodedSource):
     """Google's emoji, 64 x 64 colour on white; classes are Unicode's categories.
 
     The skin tones of one emoji are one unit: they differ in little else, and a split must not part them.
@@ -96,17 +101,19 @@ class EmojiSource:
         self.paths = [folder / "img" / "google" / "64" / image for image, _, _ in rows]
         self.units = [sha256_hex(unified.encode()) for _, unified, _ in rows]
         self.class_names = sorted({category for _, _, category in rows})
-        self.classes: np.ndarray | None = np.array([self.class_names.index(row[2]) for row in rows], np.int64)
+        self.classes = np.array([self.class_names.index(row[2]) for row in rows], np.int64)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def size(self, index: int) -> tuple[int, int]:
-        return image_size(read_bounded(self.paths[index], MAX_FILE_BYTES), name=str(self.paths[index]))
+    def label(self, index: int) -> str:
+        return printable(self.paths[index])
+
+    def encoded(self, index: int) -> bytes:
+        return read_bounded(self.paths[index], MAX_FILE_BYTES)
 
     def read(self, index: int) -> tuple[Image, str]:
-        data = read_bounded(self.paths[index], MAX_FILE_BYTES)
-        return decode_image(data, name=str(self.paths[index])), self.units[index]
+        return super().read(index)[0], self.units[index]
 
 
 def emoji() -> Source:

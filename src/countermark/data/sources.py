@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, a zip, or a set that is packaged with a library.
+"""Where pictures come from: a folder, a zip, tar shards (shards.py), or a set that is packaged with a library.
 
 A source lists pictures as encoded bytes or arrays, each with the sha256 of its independent unit (the photograph);
 `image.py` decodes, resizes and splits them.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 import zipfile
 from dataclasses import dataclass
@@ -18,14 +17,21 @@ from typing import Protocol
 import numpy as np
 
 from countermark.core.errors import CountermarkError, UsageError
-from countermark.core.files import read_bounded, sha256_hex
-from countermark.core.media import MAX_FILE_BYTES, PICTURE_SUFFIXES, Image, decode_image, image_size
+from countermark.core.files import read_bounded
+from countermark.core.media import MAX_FILE_BYTES, PICTURE_SUFFIXES, Image
 from countermark.core.text import named, printable
+from countermark.core.tracking import Track, untracked
+from countermark.data.encoded import (
+    MAX_PICTURES,
+    EncodedSource,
+    classes_by_folder,
+    is_picture,
+    numbered_classes,
+    refuse_leaving,
+)
 from countermark.data.packaged import PACKAGED
+from countermark.data.shards import ShardSource, is_shards
 
-MAX_PICTURES = 10_000_000
-MAX_CLASSES = 100_000
-SURE_CLASSES = 1000  # a set may name so many classes with fewer pictures than that
 MAX_LABEL_BYTES = 64 * 2**20
 # Pictures are compressed already: what shrinks further than this in a zip, beyond its first megabyte, is a bomb.
 MAX_ZIP_RATIO, FREE_ZIP_BYTES = 100, 2**20
@@ -54,7 +60,8 @@ class Batches(Protocol):
 class Source(Protocol):
     """A named list of pictures with classes [N] (int64) or None.
 
-    `size(i)` is the declared (width, height) of picture i; `read(i)` the picture and the sha256 of its unit.
+    `label(i)` is what to call picture i, safe to show; `size(i)` its declared (width, height); `read(i)` the picture
+    and the sha256 of its unit.
     """
 
     name: str
@@ -63,67 +70,59 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    def label(self, index: int) -> str: ...
+
     def size(self, index: int) -> tuple[int, int]: ...
 
     def read(self, index: int) -> tuple[Image, str]: ...
 
 
-class FolderSource:
+class FolderSource(EncodedSource):
     """Every picture below a folder; classes are the names of its subfolders when all pictures lie in one."""
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
         self.paths = _pictures_below(folder)
-        tops = [path.relative_to(folder).parts for path in self.paths]
-        names = sorted({parts[0] for parts in tops if len(parts) > 1})
-        labelled = len(names) > 1 and all(len(parts) > 1 for parts in tops)
-        self.class_names = names if labelled else []
-        self.classes = np.array([names.index(parts[0]) for parts in tops], np.int64) if labelled else None
+        self.classes, self.class_names = classes_by_folder([path.relative_to(folder).parts for path in self.paths])
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def size(self, index: int) -> tuple[int, int]:
-        return image_size(read_bounded(self.paths[index], MAX_FILE_BYTES), name=printable(self.paths[index]))
+    def label(self, index: int) -> str:
+        return printable(self.paths[index])
 
-    def read(self, index: int) -> tuple[Image, str]:
-        data = read_bounded(self.paths[index], MAX_FILE_BYTES)
-        return decode_image(data, name=printable(self.paths[index])), sha256_hex(data)
+    def encoded(self, index: int) -> bytes:
+        return read_bounded(self.paths[index], MAX_FILE_BYTES)
 
 
-class ZipSource:
+class ZipSource(EncodedSource):
     """Every picture of a zip, read in place and never unpacked; StyleGAN's dataset.json gives classes when present."""
 
     def __init__(self, path: Path) -> None:
         self.name, self.path = str(path), path
         try:
             self.archive = zipfile.ZipFile(path)
-            self.members = [member for member in self.archive.infolist() if _is_picture(member.filename)]
+            self.members = [member for member in self.archive.infolist() if is_picture(member.filename)]
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise CountermarkError(f"{printable(path)}: damaged zip ({printable(error)})") from error
         for member in self.members:
-            _refuse_leaving(member, path)
+            refuse_leaving(member.filename, stat.S_ISLNK(member.external_attr >> 16), path)
         if not self.members:
             raise UsageError(f"data: {printable(path)} holds no pictures ({named(PICTURE_SUFFIXES)})")
         self.members.sort(key=lambda member: member.filename)
-        self.classes: np.ndarray | None
         self.classes, self.class_names = self._labels()
 
     def __len__(self) -> int:
         return len(self.members)
 
-    def size(self, index: int) -> tuple[int, int]:
-        return image_size(self._bytes(self.members[index], MAX_FILE_BYTES), name=self._label(self.members[index]))
+    def label(self, index: int) -> str:
+        return printable(f"{self.path}:{self.members[index].filename}")
 
-    def read(self, index: int) -> tuple[Image, str]:
-        data = self._bytes(self.members[index], MAX_FILE_BYTES)
-        return decode_image(data, name=self._label(self.members[index])), sha256_hex(data)
-
-    def _label(self, member: zipfile.ZipInfo) -> str:
-        return printable(f"{self.path}:{member.filename}")
+    def encoded(self, index: int) -> bytes:
+        return self._bytes(self.members[index], MAX_FILE_BYTES)
 
     def _bytes(self, member: zipfile.ZipInfo, limit_bytes: int) -> bytes:
-        name = self._label(member)
+        name = printable(f"{self.path}:{member.filename}")
         if member.file_size > min(FREE_ZIP_BYTES + MAX_ZIP_RATIO * member.compress_size, limit_bytes):
             raise CountermarkError(f"{name}: a member of {member.file_size} bytes is over the limit")
         try:
@@ -146,28 +145,11 @@ class ZipSource:
             if not pairs:
                 return None, []
             table = {str(name): int(label) for name, label in pairs}
-            classes = np.array([table[member.filename] for member in self.members], np.int64)
-            # Every class is an input of the networks: one label out of thousands must not make them huge.
-            if classes.min() < 0 or classes.max() >= min(max(SURE_CLASSES, len(classes)), MAX_CLASSES):
-                raise ValueError("a label is out of range")
+            return numbered_classes([table[member.filename] for member in self.members])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise CountermarkError(
                 f"{printable(self.path)}: dataset.json is not StyleGAN's (every picture needs one whole-number label)"
             ) from error
-        return classes, [str(i) for i in range(int(classes.max()) + 1)]
-
-
-def _is_picture(name: str) -> bool:
-    """Whether a member is meant as a picture: hidden files, such as those that a Mac adds, are not."""
-    return name.lower().endswith(PICTURE_SUFFIXES) and not re.split(r"[/\\]", name)[-1].startswith(".")
-
-
-def _refuse_leaving(member: zipfile.ZipInfo, archive: Path) -> None:
-    parts = member.filename.replace("\\", "/").split("/")
-    is_link = stat.S_ISLNK(member.external_attr >> 16)
-    if is_link or ".." in parts or member.filename.startswith(("/", "\\")) or ":" in parts[0]:
-        what = "is a link" if is_link else "leaves the archive"
-        raise CountermarkError(f"{printable(archive)}: member {printable(member.filename)} {what}; refused")
 
 
 def _pictures_below(folder: Path) -> list[Path]:
@@ -193,23 +175,26 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def open_source(name: str | Path, argument: str = "data") -> Source:
-    """The source called `name`: a packaged set, a folder, or a zip. argument: what errors call it.
+def open_source(name: str | Path, argument: str = "data", track: Track = untracked) -> Source:
+    """The source called `name`: a packaged set, a folder, a zip, or tar shards. argument: what errors call it.
 
-    Raises UsageError when there is none, CountermarkError when it is damaged.
+    track: follows the first opening of tar shards, which reads them all. Raises UsageError when there is none,
+    CountermarkError when it is damaged.
     """
     if str(name) in PACKAGED:
         return PACKAGED[str(name)]()
     if not str(name):
-        raise UsageError(f"{argument}: no source given; give a folder, a zip, or a packaged set")
+        raise UsageError(f"{argument}: no source given; give a folder, a zip, tar shards, or a packaged set")
     path = Path(name)
     try:
         if path.is_dir():
             return FolderSource(path)
+        if is_shards(str(name)):
+            return ShardSource(str(name), track)
         if path.is_file() and zipfile.is_zipfile(path):
             return ZipSource(path)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links that go round
         raise UsageError(f"{argument}: {printable(name)} cannot be opened ({printable(error)})") from error
     raise UsageError(
-        f"{argument}: {printable(name)} is no folder, no zip and no packaged set; packaged are {named(PACKAGED)}"
+        f"{argument}: {printable(name)} is no folder, zip, tar shards or packaged set; packaged are {named(PACKAGED)}"
     )

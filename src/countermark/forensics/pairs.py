@@ -17,6 +17,7 @@ import numpy as np
 from countermark.core.errors import UsageError
 from countermark.core.seeds import derive
 from countermark.data.sources import Batch
+from countermark.data.streamed import Pictures
 from countermark.forensics.native import re_encoded
 
 REAL, FAKE = 0, 1
@@ -81,7 +82,7 @@ class FormatMatchedPairs:
 
     num_classes = 2
 
-    def __init__(self, real: np.ndarray, fake: np.ndarray, *, seed: int = 0) -> None:
+    def __init__(self, real: Pictures, fake: Pictures, *, seed: int = 0) -> None:
         for name, pictures in (("real", real), ("fake", fake)):
             if pictures.dtype != np.uint8 or pictures.ndim != 4 or not len(pictures):
                 raise UsageError(

@@ -123,7 +123,7 @@ def judge(detector_run: Path, run: Path, pictures: PictureSet) -> dict[str, Any]
     auc, and the share of real pictures called synthetic that was `seen`, are {value, ci95}.
     """
     detector = Detector.load(detector_run)
-    sides = {"real": pictures.part("test").images, "synthetic": Opponent(run).synthetic(pictures, "test")}
+    sides = {"real": pictures.part("test").held().images, "synthetic": Opponent(run).synthetic(pictures, "test")}
     judgements = {side: detector.judge([_as_jpeg(samples) for samples in images]) for side, images in sides.items()}
     num = {side: len(found) for side, found in judgements.items()}
     everyone = [judgement for found in judgements.values() for judgement in found]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +41,11 @@ class Opponent:
         """Synthetic pictures uint8 [N,H,W,C], in memory, of the size and channels of `pictures`.
 
         From a run they are sampled, unmarked, with seeds of their own for every part; from a folder they are split like
-        any set, at the size at which they were made. Raises UsageError when they are of another size or colour.
+        any set, at the size at which they were made. Where the set is streamed, no more than fit into half the cap.
+        Raises UsageError when they are of another size or colour.
         """
         if self.trained is None:
-            return _from_folder(self.place, pictures).part(part).images
+            return _from_folder(self.place, pictures).part(part).held().images
         settings = self.trained.settings
         made, wanted = (settings.size, settings.channels), (pictures.size, pictures.channels)
         if made != wanted:
@@ -53,11 +53,12 @@ class Opponent:
                 f"against: {self.place} makes pictures of {made[0]} px and {made[1]} channels, the detector is for "
                 f"{wanted[0]} px and {wanted[1]}; choose another preset"
             )
-        return self.trained.measured(part, FAKES_PER_REAL[part] * len(pictures.part(part).images))
+        return self.trained.measured(part, pictures.fitting(FAKES_PER_REAL[part] * len(pictures.part(part).units)))
 
 
 class _Native:
-    """A source whose pictures come as they were made: repeated pixels undone, equal channels as one where asked.
+    """A source whose pictures come as they were made: repeated pixels undone, and as grey or colour as `channels` says
+    where that loses nothing.
 
     others: the (width, height) of pictures that are not of `size` for all that.
     """
@@ -70,12 +71,17 @@ class _Native:
     def __len__(self) -> int:
         return len(self.source)
 
+    def label(self, index: int) -> str:
+        return self.source.label(index)
+
     def size(self, index: int) -> tuple[int, int]:
         return self.source.size(index)
 
     def read(self, index: int) -> tuple[Image, str]:
         image, unit = self.source.read(index)
         samples = image.samples
+        if samples.shape[2] < self.channels:
+            samples = samples.repeat(self.channels, axis=2)
         if samples.shape[2] > self.channels and (grey := as_grey(samples)) is not None:
             samples = grey
         if factor := repetition_factor(samples, self.side):
@@ -99,8 +105,7 @@ def _from_folder(against: str | Path, pictures: PictureSet) -> PictureSet:
         raise UsageError(f"against: {shared} pictures of {against} are among the real ones; take them out of one side")
     if made.channels > pictures.channels:
         raise UsageError(f"against: {against} holds colour pictures, the real ones are grey; give both alike")
-    images = np.broadcast_to(made.images, (*made.images.shape[:3], pictures.channels))
-    return replace(made, images=images)
+    return made
 
 
 def batches(opponent: Opponent, pictures: PictureSet, seed: int) -> FormatMatchedPairs:
@@ -111,5 +116,5 @@ def batches(opponent: Opponent, pictures: PictureSet, seed: int) -> FormatMatche
 def calibrate(run: Path, opponent: Opponent, pictures: PictureSet, model: str | None = None) -> None:
     """Calibrate the newest weights of a detector's run on the calibration part, and keep that in the run."""
     trained = load_run(run, model)
-    reals, fakes = pictures.part("calibration").images, opponent.synthetic(pictures, "calibration")
+    reals, fakes = pictures.part("calibration").held().images, opponent.synthetic(pictures, "calibration")
     Calibration.save(calibrate_network(trained.networks["F"], trained.settings, reals, fakes), run)

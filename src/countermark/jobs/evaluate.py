@@ -11,6 +11,7 @@ from countermark.core.text import named
 from countermark.data.image import inspect, load
 from countermark.data.sources import FolderSource, Source, open_source
 from countermark.data.splits import SHARES
+from countermark.data.streamed import Pictures
 from countermark.jobs.watch import features_of
 from countermark.metrics.distribution import compare
 from countermark.training.run import is_run
@@ -44,6 +45,7 @@ def evaluate(
         raise UsageError(f"num: {num} is not between {MIN_NUM} and a million")
     source = open_source(data)
     run = run_folder(made)
+    fakes: Pictures
     if is_run(run):
         trained = load_run(run, model)
         pictures = load(source, trained.settings.size)

@@ -13,7 +13,8 @@ from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.media import MAX_SIDE
 from countermark.core.spec import Settings, Spec
 from countermark.core.text import named
-from countermark.data.image import PictureSet, Shuffled, inspect, load
+from countermark.core.tracking import Track, untracked
+from countermark.data.image import MAX_MEMORY_BYTES, PictureSet, Shuffled, inspect, load
 from countermark.data.packaged import SYNTHETIC
 from countermark.data.sources import Batches, Source, open_source
 from countermark.jobs import detector, overrides
@@ -31,7 +32,7 @@ from countermark.training.run import (
 )
 from countermark.training.shipped import run_folder
 
-MAX_MINUTES = 10**6
+MAX_MINUTES = MAX_MEMORY_GIB = 10**6
 Progress = Callable[[Trainer, float, Mapping[str, float]], None]
 
 
@@ -50,6 +51,8 @@ def train_model(
     metrics: Sequence[str] = (),
     cures: Sequence[str] = (),
     settings: Sequence[str] = (),
+    memory_gib: float = MAX_MEMORY_BYTES / 2**30,
+    track: Track = untracked,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
 ) -> Path:
@@ -60,6 +63,9 @@ def train_model(
     against_model: FILE.py:SPEC when that run is of a model of the user's own.
     metrics: figures to follow through training ('fd', 'kid', ...). cures: NAME or NAME=NUMBER (training/cures).
     settings: `name=value` overrides.
+    memory_gib: of decoded pictures; a set that would take more than half of it is streamed. A generator's weights are
+    the same then; a detector, and figures on `own` features, see fewer pictures (see PictureSet.held).
+    track: follows the reading of the pictures before the training.
     The same call again resumes. Raises UsageError and CountermarkError, one line each.
     """
     length = _length(images, minutes)
@@ -69,12 +75,16 @@ def train_model(
         raise UsageError(f"against: {spec.name} {need}")
     if size is not None and not 1 <= size <= MAX_SIDE:
         raise UsageError(f"size: {size} is not a number of pixels from 1 to {MAX_SIDE}")
+    if not 0 < memory_gib < MAX_MEMORY_GIB:
+        raise UsageError(f"memory: {memory_gib:g} is not a number of GiB above 0 and below {MAX_MEMORY_GIB}")
     if wrong := [
         word for word in settings if word.startswith(("channels=", "num_classes=")) and word != "num_classes=0"
     ]:
         raise UsageError(f"setting: {wrong[0]}: these are the data's; leave it out (num_classes=0 ignores classes)")
     if unknown := set(metrics) - set(GROUPS):
         raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
+    if start is None and _freezes(cures):
+        raise UsageError("cures: freeze_d keeps D's lower layers as they are; give --from RUN, whose they are")
     if against_model is not None and against is None:
         raise UsageError(f"against-model: {against_model} needs --against (a run of that model)")
     folder = Path(out)
@@ -85,8 +95,10 @@ def train_model(
         raise UsageError(f"data: a generator made the pictures of {data}; a detector needs real ones there")
     with blaming(model):
         opponent = None if against is None else detector.Opponent(against, against_model)
-        preset, chosen, pictures = _choose(spec, preset, open_source(data), size, opponent, settings)
-        chosen = dataclasses.replace(chosen, cures=tuple(cures))
+        source = open_source(data, track=track)
+        preset, chosen = _choose(spec, preset, source, size, opponent, settings)
+        pictures = load(source, chosen.size, memory_bytes=int(memory_gib * 2**30), track=track)
+        chosen = dataclasses.replace(_fit(spec, chosen, pictures, settings), cures=tuple(cures))
         batches: Batches
         if opponent is None:
             batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
@@ -105,14 +117,9 @@ def train_model(
             }
         )
         check_config(folder, config)
-        frozen = any(word.startswith("freeze_d") for word in chosen.cures)
-        if frozen and start is None:
-            raise UsageError("cures: freeze_d keeps D's lower layers as they are; give --from RUN, whose they are")
         if start is not None and newest_state(folder) is None:
-            fresh = _adopt(trainer, spec, start, say)
-            if frozen and "D" in fresh:
-                raise UsageError(f"cures: freeze_d: {start} comes without D; leave it out, or start from another run")
-        say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
+            _adopt(trainer, spec, start, say)
+        say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.units)} pictures of {data}")
         watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
         length = length or Length(nimg=chosen.total_nimg)
         last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
@@ -128,8 +135,8 @@ def _choose(
     size: int | None,
     opponent: detector.Opponent | None,
     words: Sequence[str],
-) -> tuple[str, Settings, PictureSet]:
-    """The preset's name, its settings with the data's channels and classes and the user's words, and the pictures."""
+) -> tuple[str, Settings]:
+    """The preset's name, and its settings at the size to train at."""
     data_size = size or inspect(source).common_size()
     if opponent is not None:
         data_size = size or opponent.native_size(data_size)
@@ -137,11 +144,13 @@ def _choose(
     chosen = spec.presets[preset]
     if opponent is not None or size is not None:
         chosen = dataclasses.replace(chosen, size=data_size)
-    chosen = overrides.apply(chosen, [word for word in words if word.startswith("size=")])
-    pictures = load(source, chosen.size)
+    return preset, overrides.apply(chosen, [word for word in words if word.startswith("size=")])
+
+
+def _fit(spec: Spec, chosen: Settings, pictures: PictureSet, words: Sequence[str]) -> Settings:
+    """The settings with the data's channels and classes, and the user's words."""
     num_classes = pictures.num_classes if spec.kind == "image" else chosen.num_classes
-    chosen = dataclasses.replace(chosen, channels=pictures.channels, num_classes=num_classes)
-    return preset, overrides.apply(chosen, words), pictures
+    return overrides.apply(dataclasses.replace(chosen, channels=pictures.channels, num_classes=num_classes), words)
 
 
 def _length(images: int | None, minutes: float | None) -> Length | None:
@@ -186,8 +195,12 @@ def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Tra
         raise UsageError(f"settings: {spec.name} cannot be built so ({reason}); change them") from error
 
 
-def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str], None]) -> str:
-    """Start from the weights of the run `start`; say and return what it does not hold, which stays as it is."""
+def _freezes(cures: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] == "freeze_d" for word in cures)
+
+
+def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str], None]) -> None:
+    """Start from the weights of the run `start`, and say what it does not hold, which stays as it is."""
     folder = run_folder(start)
     config = read_config(folder)
     started = config["model"]
@@ -206,6 +219,7 @@ def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str],
         trainer.adopt(groups)
     except CountermarkError as error:
         raise UsageError(f"from: {start} has other networks ({_differing(config, trainer) or error})") from error
+    if fresh and "D" in fresh and _freezes(trainer.settings.cures):
+        raise UsageError(f"cures: freeze_d: {start} {how} without D; leave it out, or start from another run")
     if fresh:
         say(f"from: {start} {how} without {fresh}, which starts fresh")
-    return fresh or ""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from countermark.core.errors import UsageError
 from countermark.core.files import write_atomic
-from countermark.jobs.page import render
+from countermark.jobs.page import check_page, render
 from countermark.provenance.verify import verify
-
-PAGE_START = b"<!doctype html>"
 
 
 def verify_files(files: Sequence[str], *, report: str | None = None) -> list[dict[str, Any]]:
@@ -21,31 +17,11 @@ def verify_files(files: Sequence[str], *, report: str | None = None) -> list[dic
     Raises UsageError when no page can be written there.
     """
     if report is not None:
-        _check_place(Path(report))
+        check_page(Path(report))
     entries = [verify(file) for file in files]
     if report is not None:
         write_atomic(Path(report), render("verify.html", entries=entries).encode())
     return entries
-
-
-def _check_place(report: Path) -> None:
-    """Find out before the work whether its page can be written."""
-    try:
-        if report.is_dir():
-            raise UsageError(f"report: {report} is a folder; give the name of a file, such as report.html")
-        if report.exists() and not _is_page(report):  # such as the first of the files, where the name was forgotten
-            raise UsageError(f"report: {report} is there and is no page; give another name, such as report.html")
-        report.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=report.parent).close()
-    except OSError as error:
-        raise UsageError(f"report: {report} cannot be written ({error.strerror}); choose another place") from error
-
-
-def _is_page(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(len(PAGE_START)).lower() == PAGE_START
 
 
 def as_lines(entry: dict[str, Any]) -> list[str]:

@@ -60,11 +60,13 @@ class Watch:
 
 def features_of(pictures: PictureSet, name: str | None) -> Features:
     """The features called `name`, or the set's own when it has classes, else efflite0; `own` learns from the part that
-    detectors train on, so it has seen neither the generator's pictures nor those that it is asked about."""
+    detectors train on, so it has seen neither the generator's pictures nor those that it is asked about.
+
+    Of a streamed set it learns from as many as `PictureSet.held` takes."""
     name = name or ("own" if pictures.num_classes > 1 else "efflite0")
     if name != "own":
         return load_features(name)
-    part = pictures.part("detector")
+    part = pictures.part("detector").held()
     return load_features(name, images=part.images, labels=part.classes)
 
 

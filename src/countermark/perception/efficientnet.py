@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import read_bounded, sha256_hex
+from countermark.data.streamed import Pictures
 from countermark.perception.features import Features, as_channels, in_batches
 
 SIZE = 224
@@ -114,7 +115,7 @@ class EffLite0(Features):
     def __init__(self, net: EfficientNetLite0):
         self.net = net.eval().requires_grad_(False)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: Pictures) -> np.ndarray:
         return in_batches(lambda part: self.net.features(_pictures(part)), images, batch=32)
 
     def maps(self, x: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ import torch
 
 from countermark.core.errors import UsageError
 from countermark.core.text import named
+from countermark.data.streamed import Pictures
 
 NAMES = ("own", "efflite0", "inception")
 
@@ -22,8 +23,11 @@ class Features(ABC):
     resize: str
 
     @abstractmethod
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """float64 [N,num_dims] for uint8 [N,H,W,C], C = 1 or 3. A picture's features depend on it alone."""
+    def __call__(self, images: Pictures) -> np.ndarray:
+        """float64 [N,num_dims] for uint8 [N,H,W,C], C = 1 or 3. A picture's features depend on it alone.
+
+        A streamed set is read part by part.
+        """
 
 
 def load_features(
@@ -62,7 +66,7 @@ def as_channels(images: np.ndarray, channels: int) -> np.ndarray:
     return (images @ np.array([[0.299], [0.587], [0.114]])).round().astype(np.uint8)
 
 
-def in_batches(network: Callable[[np.ndarray], torch.Tensor], images: np.ndarray, *, batch: int) -> np.ndarray:
+def in_batches(network: Callable[[np.ndarray], torch.Tensor], images: Pictures, *, batch: int) -> np.ndarray:
     """`network` over parts of `images` [N,...], without gradients, as float64 [N,...]."""
     with torch.inference_mode():
         parts = [network(images[start : start + batch]).double().numpy() for start in range(0, len(images), batch)]

@@ -13,6 +13,7 @@ import torch
 from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import read_bounded
 from countermark.core.home import home
+from countermark.data.streamed import Pictures
 from countermark.perception.features import Features, as_channels, in_batches
 
 NUM_DIMS = 2048
@@ -30,7 +31,7 @@ class Inception(Features):
     def __init__(self, net: torch.nn.Module):
         self.net = net
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: Pictures) -> np.ndarray:
         return in_batches(self._pool, images, batch=16)
 
     def _pool(self, images: np.ndarray) -> torch.Tensor:

@@ -21,6 +21,7 @@ from countermark.core.errors import UsageError
 from countermark.core.files import sha256_hex, write_atomic
 from countermark.core.home import home
 from countermark.core.seeds import derive, generator
+from countermark.data.streamed import Pictures
 from countermark.perception.features import Features, as_channels, in_batches
 
 SIZE = 32
@@ -95,10 +96,10 @@ class Own(Features):
         self.channels = channels
         self.num_classes = num_classes
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: Pictures) -> np.ndarray:
         return in_batches(lambda x: self.net.features(_pictures(x, self.channels)), images, batch=256)
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def probabilities(self, images: Pictures) -> np.ndarray:
         """float64 [N,num_classes] for uint8 [N,H,W,C]. Raises UsageError when the set had no classes."""
         if not self.num_classes:
             raise UsageError(
