@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from countermark.core.spec import Scheduled, Settings, Spec, Step, at
 from countermark.nn.stylegan2 import with_deviations
-from countermark.training.cures.cure import Cure, over_networks, over_steps
+from countermark.training.cures.cure import Cure, Terms, over_networks, over_steps, over_terms
 
 NUM_DIMS = 5  # of each kernel (arXiv:1606.03498, section 3.2, code)
 
@@ -150,7 +150,11 @@ def _pacgan(spec: Spec, number: Scheduled) -> Spec:
             make=packs,
         )
 
-    return over_steps(dataclasses.replace(spec, build=build), change)
+    def counted(step: Step, terms: Terms) -> Terms:
+        """ADA counts pictures."""
+        return {"r_t": terms["r_t"].repeat_interleave(num)} if "r_t" in terms else {}
+
+    return over_terms(over_steps(dataclasses.replace(spec, build=build), change), "D", counted)
 
 
 def _divides(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
