@@ -171,8 +171,8 @@ class Shuffled:
         self.pictures, self.seed = pictures, seed
         self.num_classes = pictures.num_classes
 
-    def at(self, position: int, num: int) -> Batch:
-        chosen = np.array([self._index(p) for p in range(position, position + num)])
+    def at(self, position: int, num: int, step: int = 1) -> Batch:
+        chosen = np.array([self._index(p) for p in range(position, position + num * step, step)])
         classes = self.pictures.classes
         return Batch(self.pictures.images[chosen], None if classes is None else classes[chosen])
 
