@@ -1,4 +1,4 @@
-"""`make docs`: put the tables of benchmarks/results and of the models into README and zoo.md, between their markers.
+"""`make docs`: put the tables of benchmarks/results and of the models into the pages, between their markers.
 
 python -m docs.build [--check]    --check: change nothing, fail when something would change
 """
@@ -15,7 +15,7 @@ from countermark.core.files import write_atomic
 from countermark.jobs.models import list_models
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "README.zh.md", ROOT / "docs" / "zoo.md")
+PAGES = (ROOT / "README.md", ROOT / "README.zh.md", ROOT / "docs" / "zoo.md", ROOT / "docs" / "scale.md")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
