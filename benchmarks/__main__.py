@@ -15,6 +15,7 @@ NAMES = (
     "speed",
     "kept_memory",
     "memory",
+    "scaling",
     "zoo_quality",
     "zoo_quality --data avatars --models dcgan sngan biggan r3gan",
     "precision",

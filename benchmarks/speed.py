@@ -74,7 +74,7 @@ class Noise:
         self.num_classes = settings.num_classes
         self.shape = (settings.size, settings.size, settings.channels)
 
-    def at(self, position: int, num: int) -> Batch:
+    def at(self, position: int, num: int, step: int = 1) -> Batch:
         rng = np.random.default_rng(position)
         images = rng.integers(0, 256, (num, *self.shape), np.uint8)
         return Batch(images, rng.integers(0, self.num_classes, num) if self.num_classes else None)

@@ -1,4 +1,4 @@
-"""`make docs`: put the tables of benchmarks/results and of the models into README and docs, between their markers.
+"""`make docs`: put the tables of benchmarks/results and of the models into the pages, between their markers.
 
 python -m docs.build [--check]    --check: change nothing, fail when something would change
 """
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     ROOT / "README.md",
     ROOT / "README.zh.md",
-    *(ROOT / "docs" / f"{page}.md" for page in ("zoo", "data", "cures", "gans")),
+    *(ROOT / "docs" / f"{page}.md" for page in ("zoo", "data", "cures", "gans", "scale")),
 )
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -26,8 +26,8 @@ class Noise:
     channels: int
     num_classes: int
 
-    def at(self, position: int, num: int) -> Batch:
-        rngs = [np.random.default_rng(p) for p in range(position, position + num)]
+    def at(self, position: int, num: int, step: int = 1) -> Batch:
+        rngs = [np.random.default_rng(p) for p in range(position, position + num * step, step)]
         shape = (self.size, self.size, self.channels)
         images = np.stack([rng.integers(0, 256, shape, np.uint8) for rng in rngs])
         return Batch(images, np.array([rng.integers(max(self.num_classes, 1)) for rng in rngs]))

@@ -65,6 +65,7 @@ class Noise:
 
     num_classes = 0
 
-    def at(self, position: int, num: int) -> Batch:
-        rows = [np.random.default_rng(p).integers(0, 256, (4, 4, 1), np.uint8) for p in range(position, position + num)]
+    def at(self, position: int, num: int, step: int = 1) -> Batch:
+        positions = range(position, position + num * step, step)
+        rows = [np.random.default_rng(p).integers(0, 256, (4, 4, 1), np.uint8) for p in positions]
         return Batch(np.stack(rows), None)

@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   countermark demo
   countermark train dcgan --data mnist5k --out runs/digits --minutes 3
   countermark train r3gan --data my_photos/ --size 64 --out runs/photos --images 500000
+  countermark train r3gan --data my_photos/ --size 64 --out runs/photos --images 500000 --devices 2
   countermark sample runs/digits --out samples --seeds 0-63
   countermark evaluate runs/digits --data mnist5k --metrics fd,kid,pr,dc
   countermark import network-snapshot-final.pkl --model r3gan --out runs/faces
@@ -267,6 +268,16 @@ def _train(commands: Any) -> None:
         metavar="GIB",
         help="for decoded pictures (default: 2); a set over half of it is streamed, in the same order",
     )
+    command.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share each batch; docs/scale.md (default: 1)",
+    )
+    command.add_argument(
+        "--accelerator", choices=("cpu", "cuda"), default="cpu", help="what they run on (default: cpu)"
+    )
     command.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the preset to change")
 
 
@@ -281,10 +292,19 @@ def _count(text: str) -> int:
 
 
 def _run_train(arguments: argparse.Namespace) -> None:
+    from countermark.training.distributed import launch
+
+    last = launch(partial(_train_as, arguments), arguments.devices, arguments.accelerator)
+    if last:
+        print(printable(last))
+
+
+def _train_as(arguments: argparse.Namespace, ranks: Any) -> Any:
+    """Train as one of the processes; the last state where it is the first of them, which alone shows anything."""
     from countermark.apps.progress import TrainingBar
     from countermark.jobs.train import train_model
 
-    with TrainingBar() as bar:
+    with TrainingBar(silent=ranks.rank > 0) as bar:
         last = train_model(
             arguments.model,
             data=arguments.data,
@@ -303,8 +323,9 @@ def _run_train(arguments: argparse.Namespace) -> None:
             track=bar.track,
             say=bar.say,
             progress=bar.update,
+            ranks=ranks,
         )
-    print(printable(last))
+    return last if ranks.rank == 0 else None
 
 
 def _sample(commands: Any) -> None:

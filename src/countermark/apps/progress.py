@@ -16,10 +16,12 @@ LINE_EVERY_S = 30.0
 
 
 class TrainingBar:
-    """Fraction done, images shown, images a second, time left, and the newest losses."""
+    """Fraction done, images shown, images a second, time left, and the newest losses; nothing where it is `silent`."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=silent)
 
     def __enter__(self) -> TrainingBar:
-        self.console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -223,16 +223,16 @@ class Shuffled:
         self.num_classes = pictures.num_classes
         self._order = lru_cache(maxsize=2)(self._drawn)  # what is read ahead may be of the next epoch
 
-    def at(self, position: int, num: int) -> Batch:
-        chosen = self._places(position, num)
+    def at(self, position: int, num: int, step: int = 1) -> Batch:
+        chosen = self._places(position, num, step)
         images, classes = self.pictures.images, self.pictures.classes
         batch = Batch(images[chosen], None if classes is None else classes[chosen])
         if isinstance(images, Streamed):
-            images.expect(self._places(position + num, BATCHES_AHEAD * num))
+            images.expect(self._places(position + num * step, BATCHES_AHEAD * num, step))
         return batch
 
-    def _places(self, position: int, num: int) -> np.ndarray:
-        epochs = (divmod(p, len(self.pictures.units)) for p in range(position, position + num))
+    def _places(self, position: int, num: int, step: int) -> np.ndarray:
+        epochs = (divmod(p, len(self.pictures.units)) for p in range(position, position + num * step, step))
         return np.array([self._order(epoch)[place] for epoch, place in epochs])
 
     def _drawn(self, epoch: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Points in the plane are "pictures" of one pixel with two channels, float32 in ab
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,14 @@ import numpy as np
 from countermark.core.seeds import derive
 from countermark.data.sources import Batch
 
-_BLOCK = 4096  # points that are drawn at once
+_BLOCK = 4096  # rows that are drawn at once
+
+
+def _rows(draw: Callable[[int], np.ndarray], position: int, num: int, step: int) -> np.ndarray:
+    """Rows position, position + step, ... of an endless stream, of which draw(i) gives block number i."""
+    blocks = range(position // _BLOCK, (position + (num - 1) * step) // _BLOCK + 1)
+    start = position - blocks[0] * _BLOCK
+    return np.concatenate([draw(block) for block in blocks])[start : start + num * step : step]
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,8 @@ class Mixture:
     seed: int = 0
     num_classes: int = 0
 
-    def at(self, position: int, num: int) -> Batch:
-        blocks = range(position // _BLOCK, (position + num - 1) // _BLOCK + 1)
-        start = position - blocks[0] * _BLOCK
-        points = np.concatenate([self._block(block) for block in blocks])[start : start + num]
-        return Batch(points[:, None, None, :], None)
+    def at(self, position: int, num: int, step: int = 1) -> Batch:
+        return Batch(_rows(self._block, position, num, step)[:, None, None, :], None)
 
     def _block(self, block: int) -> np.ndarray:
         rng = np.random.default_rng(derive(self.seed, "points", block))
@@ -60,17 +65,15 @@ def ring8(seed: int = 0) -> Mixture:
 class Stacked:
     """Digits, one a colour channel: 10^3 = 1,000 modes (arXiv:1611.02163, section 3.3).
 
-    digits: uint8 [N,S,S,1] to draw from; at(position, num): uint8 [num,S,S,3], by seed and position.
+    digits: uint8 [N,S,S,1] to draw from; at(position, num, step): uint8 [num,S,S,3], by seed and position.
     """
 
     digits: np.ndarray
     seed: int = 0
     num_classes: int = 0
 
-    def at(self, position: int, num: int) -> Batch:
-        blocks = range(position // _BLOCK, (position + num - 1) // _BLOCK + 1)
-        start = position - blocks[0] * _BLOCK
-        chosen = np.concatenate([self._block(block) for block in blocks])[start : start + num]
+    def at(self, position: int, num: int, step: int = 1) -> Batch:
+        chosen = _rows(self._block, position, num, step)
         return Batch(np.concatenate([self.digits[chosen[:, i]] for i in range(3)], 3), None)
 
     def _block(self, block: int) -> np.ndarray:

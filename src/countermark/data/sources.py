@@ -48,13 +48,14 @@ class Batch:
 class Batches(Protocol):
     """An endless, seeded stream of training pictures that can be entered at any position.
 
-    `at(position, num)` returns the pictures number position .. position + num - 1 of the stream; the same call gives
-    the same bytes at any time, so a training resumes from its image count alone.
+    `at(position, num, step)` returns `num` pictures of the stream, number position, position + step, ...; the same call
+    gives the same bytes at any time, so a training resumes from its image count alone, and several processes that read
+    with a step of their number read each picture once.
     """
 
     num_classes: int
 
-    def at(self, position: int, num: int) -> Batch: ...
+    def at(self, position: int, num: int, step: int = 1) -> Batch: ...
 
 
 class Source(Protocol):

@@ -97,9 +97,9 @@ class FormatMatchedPairs:
         self._seed = seed
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
-    def at(self, position: int, num: int) -> Batch:
-        """Pictures number position .. position + num - 1: the same bytes at every call."""
-        positions = range(position, position + num)
+    def at(self, position: int, num: int, step: int = 1) -> Batch:
+        """`num` pictures, number position, position + step, ...: the same bytes at every call."""
+        positions = range(position, position + num * step, step)
         images = np.stack([self._picture(k) for k in positions])
         return Batch(images, np.array([k % 2 for k in positions], dtype=np.int64))
 

@@ -21,6 +21,7 @@ from countermark.jobs import detector, overrides
 from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
 from countermark.models import blaming, find, is_file
+from countermark.training.distributed import Ranks
 from countermark.training.loop import Length, Trainer, train
 from countermark.training.run import (
     check_config,
@@ -55,6 +56,7 @@ def train_model(
     track: Track = untracked,
     say: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> Path:
     """Train `model` (NAME, NAME:PRESET or FILE.py:SPEC) on `data` in the folder `out`; returns the last state.
 
@@ -66,9 +68,10 @@ def train_model(
     memory_gib: of decoded pictures; a set that would take more than half of it is streamed. A generator's weights are
     the same then; a detector, and figures on `own` features, see fewer pictures (see PictureSet.held).
     track: follows the reading of the pictures before the training.
+    ranks: which of the processes that train together this one is (training/distributed.py); the first one alone writes.
     The same call again resumes. Raises UsageError and CountermarkError, one line each.
     """
-    length = _length(images, minutes)
+    length, ranks = _length(images, minutes), ranks or Ranks()
     spec, preset = _named(model)
     if (spec.kind == "detect") != (against is not None):
         need = "needs --against (a run or a folder of synthetic pictures)" if against is None else "takes no --against"
@@ -90,7 +93,8 @@ def train_model(
     folder = Path(out)
     if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"out: {folder} lies inside the data, whose pictures its samples would join; choose another")
-    check_writable(folder)
+    if is_first := ranks.rank == 0:
+        check_writable(folder)
     if against is not None and str(data) in SYNTHETIC:
         raise UsageError(f"data: a generator made the pictures of {data}; a detector needs real ones there")
     with blaming(model):
@@ -104,7 +108,7 @@ def train_model(
             batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
         else:
             batches, what = detector.batches(opponent, pictures, seed), f"the detector part, against {against},"
-        trainer = _trainer(spec, chosen, batches, seed)
+        trainer = _trainer(spec, chosen, batches, seed, ranks)
         config = document(
             {
                 "model": model if is_file(model) else spec.name,
@@ -116,14 +120,16 @@ def train_model(
                 "from": None if start is None else str(start),
             }
         )
-        check_config(folder, config)
-        if start is not None and newest_state(folder) is None:
+        if is_first:
+            check_config(folder, config)
+        if is_first and start is not None and newest_state(folder) is None:
             _adopt(trainer, spec, start, say)
         say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.units)} pictures of {data}")
-        watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
+        follows = is_first and spec.kind == "image"
+        watch = Watch(spec, chosen, folder, config, pictures, metrics) if follows else None
         length = length or Length(nimg=chosen.total_nimg)
         last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
-        if opponent is not None:
+        if is_first and opponent is not None:
             detector.calibrate(folder, opponent, pictures, model if is_file(model) else None)
         return last
 
@@ -187,9 +193,9 @@ def _differing(config: Mapping[str, Any], trainer: Trainer) -> str:
     return f"settings that differ are {named(differing)}; take its own where they are of the shape" if differing else ""
 
 
-def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int) -> Trainer:
+def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int, ranks: Ranks) -> Trainer:
     try:
-        return Trainer(spec, settings, batches, seed)
+        return Trainer(spec, settings, batches, seed, ranks)
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"settings: {spec.name} cannot be built so ({reason}); change them") from error

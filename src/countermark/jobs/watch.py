@@ -17,7 +17,7 @@ from countermark.data.image import PictureSet
 from countermark.metrics.distribution import compare
 from countermark.perception.features import Features, load_features
 from countermark.provenance.release import Origin, release
-from countermark.training.loop import Trainer
+from countermark.training.loop import Trainer, frozen_copy
 from countermark.training.trained import Trained
 
 GRID_SEEDS = tuple(range(64))
@@ -44,7 +44,8 @@ class Watch:
             self.reals = self.features(pictures.part("test").images)
 
     def __call__(self, trainer: Trainer, mark: int) -> dict[str, float]:
-        trained = Trained(self.spec, self.settings, self.config, dict(trainer.averages), trainer.nimg)
+        averages = {name: frozen_copy(network).cpu() for name, network in trainer.averages.items()}
+        trained = Trained(self.spec, self.settings, self.config, averages, trainer.nimg)
         seeds = GRID_SEEDS[:: 4 if self.settings.size > 64 else 1]
         path = self.folder / "samples" / f"mark{mark:02d}-{trainer.nimg:09d}.png"
         # What an untrained or broken generator makes can be too noisy for a watermark: no picture then, but no end of

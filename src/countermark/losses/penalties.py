@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from countermark.core.chance import rand, randn
 from countermark.core.gradients import input_gradient
+from countermark.core.shares import gather
 
 
 def zero_centred(logits: Tensor, x: Tensor) -> Tensor:
@@ -58,7 +59,8 @@ def off_diagonal(weights: Iterable[Tensor]) -> Tensor:
 
     BigGAN's orthogonal regularisation, which leaves the rows' norms free (arXiv:1809.11096, eq. 3, with weight 1e-4).
     """
-    with torch.autocast("cpu", enabled=False):
+    weights = list(weights)
+    with torch.autocast(weights[0].device.type, enabled=False):
         grams = [weight.flatten(1) @ weight.flatten(1).T for weight in weights]
         return torch.stack([(gram - gram.diag().diag()).square().sum() for gram in grams]).sum()
 
@@ -86,4 +88,4 @@ def around(x: Tensor, generator: torch.Generator) -> Tensor:
 
     Its authors' code adds uniform noise of that size; the paper's is normal, as here.
     """
-    return x + x.std() / 2 * randn(*x.shape, generator=generator).to(x)
+    return x + gather(x).std() / 2 * randn(*x.shape, generator=generator).to(x)

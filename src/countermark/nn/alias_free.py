@@ -52,7 +52,7 @@ def _kaiser(num_taps: int, width: float) -> Tensor:
 
 
 def _normalised(taps: Tensor) -> Tensor:
-    return (taps / taps.sum()).float()
+    return (taps / taps.sum()).to(torch.get_default_dtype())
 
 
 def filtered_leaky_relu(
@@ -69,7 +69,7 @@ def filtered_leaky_relu(
     crop = (made - needed) // 2  # at both ends
     with torch.autocast(x.device.type, enabled=False):
         row = (up * up_filter).repeat(channels, 1, 1, 1)
-        x = F.conv_transpose2d(x.float(), row, stride=(1, up), padding=(0, crop), groups=channels)
+        x = F.conv_transpose2d(x.to(row.dtype), row, stride=(1, up), padding=(0, crop), groups=channels)
         x = F.conv_transpose2d(x, row.mT, stride=(up, 1), padding=(crop, 0), groups=channels)
         x = F.leaky_relu_(x, SLOPE)
         if down_filter.ndim == 2:

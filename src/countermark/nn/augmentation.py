@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
+from countermark.core.shares import part, whole
 from countermark.core.spec import Schedule, Scheduled, Settings, at
 from countermark.nn.diffaugment import DiffAugment
 from countermark.nn.transformations import amplify_octaves, blit, cut_out, recolour, warp
@@ -83,24 +84,26 @@ class Augment(nn.Module):
             return x
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
-            return self._transform(x, _Draws(len(x), p, self.strengths, generator))
+            return self._transform(x, _Draws(whole(len(x)), p, self.strengths, generator))
 
     @staticmethod
     def _transform(x: Tensor, draws: _Draws) -> Tensor:
         size = x.shape[-1]
-        blits, moves, colours = draws.blits(size), draws.moves(size), draws.colours()
-        gains, noise, centres, cut = draws.gains(), draws.noise(), draws.uniform(0, 1, 2), draws.chosen("cutout")
+        blits, moves, colours = part(draws.blits(size)), part(draws.moves(size)), part(draws.colours())
+        gains, noises = part(draws.gains()), draws.noise()
+        centres, cut = part(draws.uniform(0, 1, 2)), part(draws.chosen("cutout"))
+        noise, grain = part(noises), draws.grain(noises > 0, x.shape[1:])
         warped, blitted = _differs(moves, torch.eye(3)), _differs(blits, torch.eye(3))
         x = _apply(blit, blitted & ~warped, x, blits)
         x = _apply(warp, warped, x, moves @ blits)  # both at once: nothing is lost beyond the border in between
         x = _apply(_recolour, _differs(colours, torch.tensor([0.0, 1, 1, 0, 1])), x, colours)
         x = _apply(amplify_octaves, _differs(gains, torch.tensor(1.0)), x, gains)
-        x = _apply(lambda x, sigma: x + sigma.view(-1, 1, 1, 1) * draws.like(x), noise > 0, x, noise)
+        x = _apply(lambda x, sigma: x + sigma.view(-1, 1, 1, 1) * grain.to(x), noise > 0, x, noise)
         return _apply(lambda x, centres: cut_out(x, centres, 0.5), cut, x, centres)
 
 
 class _Draws:
-    """Random parameters for `num` pictures, and neutral ones where a transformation is not chosen."""
+    """Random parameters for the `num` pictures of a whole batch; neutral ones where a transformation is not chosen."""
 
     def __init__(self, num: int, p: float, strengths: Mapping[str, float], generator: torch.Generator) -> None:
         self.num, self.p, self.strengths, self.generator = num, p, strengths, generator
@@ -113,11 +116,12 @@ class _Draws:
 
     def whole(self, end: int) -> Tensor:
         """One of 0, ... end - 1."""
-        return torch.randint(end, (self.num,), generator=self.generator).float()
+        return 1.0 * torch.randint(end, (self.num,), generator=self.generator)
 
-    def like(self, x: Tensor) -> Tensor:
-        """Standard normal noise for the pictures x."""
-        return torch.randn(x.shape, generator=self.generator).to(x)
+    def grain(self, chosen: Tensor, shape: torch.Size) -> Tensor:
+        """[k,*shape]: standard normal noise for the `chosen` [N] of the batch's pictures, those k of this share's."""
+        grain = torch.randn(int(chosen.sum()), *shape, generator=self.generator)
+        return grain[part(chosen.cumsum(0) - 1)[part(chosen)]]
 
     def chosen(self, name: str, part: Callable[[float], float] = lambda p: p) -> Tensor:
         """For which pictures [N] the transformation `name` is chosen; `part` maps its probability."""

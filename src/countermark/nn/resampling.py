@@ -63,7 +63,7 @@ class _Adjoint(torch.autograd.Function):
 def _depthwise(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
     channels = x.shape[1]
     weight = kernel.to(x).repeat(channels, 1, 1, 1)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         x = x.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, stride=stride, padding=padding, groups=channels)
 

@@ -183,8 +183,8 @@ class ProjectionDiscriminator(nn.Module, ABC):
         """Images to [N,width,H,W]."""
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        h = self.features(x).relu().float().sum((2, 3))
-        with torch.autocast("cpu", enabled=False):  # a sum of many bfloat16 is one of few digits
+        h = self.features(x).relu().to(self.linear.weight.dtype).sum((2, 3))
+        with torch.autocast(x.device.type, enabled=False):  # a sum of many bfloat16 is one of few digits
             logits = self.linear(h)[:, 0]
             return logits if self.embed is None else logits + (self.embed(c) * h).sum(1)
 

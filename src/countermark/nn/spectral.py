@@ -1,9 +1,8 @@
 """Spectral normalisation (Miyato et al. 2018, arXiv:1802.05957, section 2.1) and the layers that take it.
 
 A layer's weight, as a matrix W of one row an output channel, is divided by an estimate of its largest singular value.
-Every forward pass in training mode is one step of the power iteration, so passes without gradients, frozen networks and
-each part of an accumulated batch move the estimate too, as in BigGAN's code (ajbrock/BigGAN-PyTorch). In evaluation
-mode nothing moves.
+Every forward pass in training mode is one step of the power iteration, so passes without gradients and frozen networks
+move the estimate too, as in BigGAN's code (ajbrock/BigGAN-PyTorch). In evaluation mode nothing moves.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class SpectralNorm(nn.Module):
         self.register_buffer("sv", torch.ones(1))
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(weight.device.type, enabled=False):
             W = _matrix(weight)
             v = F.normalize(self.u @ W.detach(), eps=self.eps)
             Wv = v @ W.T

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from countermark.core.shares import mean
+
 SLOPE = 0.2  # of the leaky ReLUs
 W_AVG_BETA = 0.998  # a step's decay of the running mean of w (arXiv:1812.04948, appendix C)
 MAPPING_LR_MULTIPLIER = 0.01
@@ -64,14 +66,14 @@ class Mapping(nn.Module):
             self.add_module(f"fc{i}", Linear(num_in, w_dim, lr_multiplier=MAPPING_LR_MULTIPLIER))
 
     def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
             x = torch.cat(self._inputs(z, c), 1)
             for i in range(self.num_layers):
                 x = leaky_relu(self.get_submodule(f"fc{i}")(x))
         return x
 
     def _inputs(self, z: Tensor | None, c: Tensor | None) -> list[Tensor]:
-        given = [] if z is None else [normalised(z.float())]
+        given = [] if z is None else [normalised(z.to(torch.promote_types(z.dtype, torch.float32)))]
         return given if self.embed is None else [*given, normalised(self.embed(c))]
 
 
@@ -93,7 +95,7 @@ class StyleMapping(Mapping):
     def forward(self, z: Tensor | None, c: Tensor | None = None, truncation: float = 1.0) -> Tensor:
         w = super().forward(z, c)
         if self.training:
-            self.w_avg.copy_(torch.lerp(w.detach().mean(0), self.w_avg, W_AVG_BETA))
+            self.w_avg.copy_(torch.lerp(mean(w.detach().mean(0)), self.w_avg, W_AVG_BETA))
         if truncation != 1:
             w = torch.lerp(self.w_avg, w, truncation)
         return w[:, None].expand(-1, self.num_ws, -1)

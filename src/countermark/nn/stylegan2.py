@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
+from countermark.core.shares import gather, part, whole
 from countermark.nn.activation import biased_leaky_relu
 from countermark.nn.convolution import conv2d
 from countermark.nn.resampling import KERNEL, blur, downsample
@@ -96,11 +97,21 @@ def with_deviations(x: Tensor, group: int, num: int) -> Tensor:
     Each is the mean, over a share C / num of the channels and over all pixels, of the deviation within the group. A
     group are the samples n, n + N/g, n + 2N/g, ..., g being the largest divisor of N up to `group`.
     """
-    size = max(g for g in range(1, min(group, len(x)) + 1) if len(x) % g == 0)
+    total = whole(len(x))
+    size = max(g for g in range(1, min(group, total) + 1) if total % g == 0)
+    if len(x) % size:
+        deviation = part(_deviations(gather(x), size, num))
+    else:  # a group lies in one share
+        deviation = _deviations(x, size, num)
+    planes = deviation[:, :, None, None].expand(-1, -1, *x.shape[2:])
+    return torch.cat([x, planes], 1)
+
+
+def _deviations(x: Tensor, size: int, num: int) -> Tensor:
+    """[N,num], in groups of `size`."""
     grouped = x.unflatten(0, (size, -1)).unflatten(2, (num, -1))  # [g,N/g,num,C/num,H,W]
     deviation = (grouped.var(0, correction=0) + 1e-8).sqrt().mean((2, 3, 4))  # [N/g,num]
-    planes = deviation.repeat(size, 1)[:, :, None, None].expand(-1, -1, *x.shape[2:])
-    return torch.cat([x, planes], 1)
+    return deviation.repeat(size, 1)
 
 
 class Epilogue(nn.Module):

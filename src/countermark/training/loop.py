@@ -20,16 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core import checkpoint
-from countermark.core.errors import CountermarkError
+from countermark.core.errors import CountermarkError, UsageError
 from countermark.core.files import sweep
 from countermark.core.memory import keep_freed_memory
 from countermark.core.pixels import to_tensor
 from countermark.core.seeds import derive, generator
+from countermark.core.shares import Total, gather, mean, share
 from countermark.core.spec import Phase, Settings, Spec, Step, at
 from countermark.data.sources import Batches
 from countermark.nn.augmentation import Augment
+from countermark.nn.shared import sharing
 from countermark.training.board import Board
 from countermark.training.cures import cured
+from countermark.training.distributed import Ranks
+from countermark.training.parts import in_turns
 from countermark.training.run import MAX_NIMG, Journal, locked, newest_state, write_config
 
 REPORT_EVERY = 20  # iterations between rows of metrics.jsonl
@@ -50,11 +54,22 @@ class Length:
 
 
 class Trainer:
-    """Networks, their averages and optimisers after `nimg` images; `advance` shows one batch."""
+    """Networks, their averages and optimisers after `nimg` images; `advance` shows one batch.
 
-    def __init__(self, spec: Spec, settings: Settings, batches: Batches, seed: int) -> None:
+    A batch is shared by the `ranks` and by `settings.accumulate` parts in each (core/shares.py).
+    Raises UsageError for a batch that cannot be shared so.
+    """
+
+    def __init__(self, spec: Spec, settings: Settings, batches: Batches, seed: int, ranks: Ranks | None = None) -> None:
         keep_freed_memory()
         self.settings, self.batches, self.seed = settings, batches, seed
+        self.ranks = ranks or Ranks()
+        self.num_shares = self.ranks.world * settings.accumulate
+        if settings.batch % self.num_shares:
+            raise UsageError(
+                f"batch: {settings.batch} is no multiple of {self.num_shares}, accumulate={settings.accumulate} times "
+                f"{self.ranks.world} devices; choose another batch"
+            )
         torch.manual_seed(derive(seed, "init"))
         spec = cured(spec, settings)
         self.networks = spec.build(settings)
@@ -63,6 +78,13 @@ class Trainer:
                 name: net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 for name, net in self.networks.items()
             }
+        for network in self.networks.values():
+            network.to(self.ranks.device)
+            if self.num_shares > 1:
+                sharing(network)
+        # Of every part: each starts from the buffers that the step before left, and all leave the same ones.
+        others = [{name: _twin(net) for name, net in self.networks.items()} for _ in range(settings.accumulate - 1)]
+        self.networks_of_parts = [self.networks, *others]
         self.averages = {name: frozen_copy(self.networks[name]) for name in spec.averaged}
         self.average_buffers = spec.average_buffers
         self.phases = spec.phases(settings)
@@ -89,13 +111,13 @@ class Trainer:
         self._average()
 
     def _batch(self, start: int, num: int) -> tuple[Tensor, Tensor | None]:
-        batch = self.batches.at(start, num)
-        x = to_tensor(batch.images)
-        if self.settings.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+        """This rank's samples of the batch that starts at position `start` of the stream."""
+        ranks = self.ranks
+        batch = self.batches.at(start + ranks.rank, num // ranks.world, step=ranks.world)
+        x = to_tensor(batch.images).to(ranks.device)
         if not self.settings.num_classes or batch.classes is None:
             return x, None
-        return x, nn.functional.one_hot(torch.from_numpy(batch.classes), self.settings.num_classes).float()
+        return x, nn.functional.one_hot(torch.from_numpy(batch.classes), self.settings.num_classes).to(x)
 
     def _update(self, phase: Phase, x: Tensor, c: Tensor | None) -> None:
         for name, network in self.networks.items():
@@ -104,23 +126,43 @@ class Trainer:
         optimiser = self.optimisers[phase.network, phase.optimiser]
         optimiser.param_groups[0].update(phase.optimiser.options(self.nimg))
         optimiser.zero_grad(set_to_none=True)
-        num_parts = self.settings.accumulate
-        for part, (x_part, c_part) in enumerate(zip(x.chunk(num_parts), _chunks(c, num_parts), strict=True)):
-            terms = self._terms(phase, part, x_part, c_part)
-            (terms["loss"] * (len(x_part) / len(x))).backward()
-            self._report({f"{phase.label}/{key}": value for key, value in terms.items()})
-            self._adapt(terms)
+        terms, signs = self._gradients(phase, x, c)
+        self.ranks.average([p.grad for p in network.parameters() if p.grad is not None])
+        self._report({f"{phase.label}/{key}": value for key, value in terms.items()})
+        self._adapt(signs)
         norm = nn.utils.clip_grad_norm_(network.parameters(), phase.clip_grad_norm or math.inf)
         self._report({f"{phase.label}/grad_norm": norm})
         optimiser.step()
         if phase.after is not None:
             phase.after(network)
 
-    def _terms(self, phase: Phase, part: int, x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
-        stream = (phase.label, self.iteration, part)
+    def _gradients(self, phase: Phase, x: Tensor, c: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Leave this rank's gradient in the network of `phase`; returns the terms' means and r_t of the whole batch."""
+        num, ranks = self.settings.accumulate, self.ranks
+        for networks in self.networks_of_parts[1:]:
+            for name, network in networks.items():
+                _copy_buffers(self.networks[name], network)
+
+        def work(part: int, total: Total) -> tuple[dict[str, Tensor], Tensor | None]:
+            with share(part * ranks.world + ranks.rank, self.num_shares, total):
+                terms = self._terms(
+                    phase, self.networks_of_parts[part], x[part::num], None if c is None else c[part::num]
+                )
+                with torch.autograd.set_multithreading_enabled(False):  # a device's one thread cannot wait for itself
+                    (terms["loss"] / num).backward()
+                means = mean(torch.stack([value.detach().double().mean() for value in terms.values()]))
+                signs = gather(terms["r_t"].detach()) if "r_t" in terms else None
+                return dict(zip(terms, means, strict=True)), signs
+
+        return in_turns(num, work, ranks.total)[0]
+
+    def _terms(self, phase: Phase, networks: Mapping[str, nn.Module], x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
+        stream = (phase.label, self.iteration, 0)
         torch.manual_seed(derive(self.seed, "global", *stream))  # dropout draws from torch's global generator
+        if self.settings.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         step = Step(
-            self.networks,
+            networks,
             x,
             c,
             self.settings,
@@ -129,14 +171,14 @@ class Trainer:
             generator(self.seed, *stream),
             optimisers=self.optimisers,
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.settings.bf16):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
             return phase.function(step)
 
-    def _adapt(self, terms: Mapping[str, Tensor]) -> None:
-        """Let the augmentation, if there is one, follow D's signs on reals where a phase reports them."""
+    def _adapt(self, signs: Tensor | None) -> None:
+        """Let the augmentation, if there is one, follow D's signs on reals [N] where a phase reports them."""
         augment = self.networks.get("augment")
-        if isinstance(augment, Augment) and "r_t" in terms:
-            augment.adapt(terms["r_t"])
+        if isinstance(augment, Augment) and signs is not None:
+            augment.adapt(signs)
             self._report({"augment/p": augment.p})
 
     def _report(self, terms: Mapping[str, Tensor]) -> None:
@@ -200,6 +242,12 @@ class Trainer:
         self.nimg, self.iteration = record["nimg"], record["iteration"]
         self.sums = {key: list(total) for key, total in record["sums"].items()}
 
+    def agree(self) -> None:
+        """Take over the state of the first rank."""
+        groups, record, nimg = self.ranks.agreed((*self.state(), self.nimg))
+        if self.ranks.rank:
+            self.restore(groups, {**record, "nimg": nimg})
+
     def adopt(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take over the weights and averages alone. Raises CountermarkError when they belong to other networks.
 
@@ -229,10 +277,13 @@ def train(
     """Train in `folder` until `length`, from its newest state if there is one; returns the last state.
 
     `config` starts the run's config.json, or must equal the one that is there.
+    Of several ranks the first does all that is told here, and the others follow it.
     `snapshot(trainer, mark)` runs before the first image and NUM_MARKS times on the way and returns figures for
     metrics.jsonl; `progress(trainer, fraction, means)` is called after every batch.
     Raises UsageError when another process trains here, CountermarkError for damaged states and full disks.
     """
+    if trainer.ranks.rank:
+        return _follow(trainer, folder, length)
     with locked(folder):
         if config is not None:
             write_config(folder, config)
@@ -241,6 +292,14 @@ def train(
         session = _Session(trainer, folder, length, snapshot, progress)
         with closing(session.board):
             return session.run()
+
+
+def _follow(trainer: Trainer, folder: Path, length: Length) -> Path:
+    """What a rank does that is not the first: the same steps from the same state, for as long as the first one says."""
+    trainer.agree()
+    while trainer.ranks.agreed(False):
+        trainer.advance(length.nimg)
+    return checkpoint.state_folder(folder, trainer.nimg)
 
 
 class _Session:
@@ -283,11 +342,12 @@ class _Session:
         return self.earlier_s + time.monotonic() - self.started
 
     def run(self) -> Path:
+        self.trainer.agree()
         fraction = self._fraction()
         mark = int(fraction * NUM_MARKS)
         if self.trainer.nimg == 0:
             self._take_snapshot(0)
-        while fraction < 1:
+        while self.trainer.ranks.agreed(fraction < 1):
             self.trainer.advance(self.length.nimg)
             fraction = self._fraction()  # read once: the clock may not pass the end between a mark and the loop's end
             self._report(fraction)
@@ -342,8 +402,15 @@ def _build_optimisers(phases: tuple[Phase, ...], networks: Mapping[str, nn.Modul
     return {(network, recipe): recipe.build(networks[network].parameters()) for network, recipe in pairs}
 
 
-def _chunks(c: Tensor | None, num_parts: int) -> tuple[Tensor | None, ...]:
-    return (None,) * num_parts if c is None else c.chunk(num_parts)
+def _twin(network: nn.Module) -> nn.Module:
+    """The network with the same weights, the very same, and buffers of its own."""
+    return copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
+
+
+@torch.no_grad()
+def _copy_buffers(source: nn.Module, target: nn.Module) -> None:
+    for theirs, mine in zip(source.buffers(), target.buffers(), strict=True):
+        mine.copy_(theirs)
 
 
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

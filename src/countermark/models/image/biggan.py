@@ -9,10 +9,10 @@ what is sampled, in evaluation mode. Truncation is `sample --truncation`; standi
 `Trained.with_standing_statistics`. Keys are those of ajbrock/BigGAN-PyTorch.
 Without classes there is no embedding and no projection: the chunk of z alone conditions, or nothing where z is whole.
 
-Where a batch is accumulated in parts, batch normalisation sees one part at a time, and its statistics and the power
-iterations of spectral normalisation move once a part, as in that code.
-Deviations: fakes are given the classes of the reals, not classes drawn anew; G's batch is D's; biases start at 0; the
-strength of the regularisation is the paper's, where that code adds half the gradient.
+Deviations: where a batch is accumulated in parts, batch normalisation sees the whole batch, and its statistics and the
+power iterations of spectral normalisation move once a batch, not once a part; fakes are given the classes of the reals,
+not classes drawn anew; G's batch is D's; biases start at 0; the strength of the regularisation is the paper's, where
+that code adds half the gradient.
 """
 
 from __future__ import annotations

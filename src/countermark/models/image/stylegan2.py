@@ -22,6 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from countermark.core.chance import rand, randint, randn
+from countermark.core.errors import UsageError
+from countermark.core.shares import mean, whole
 from countermark.core.spec import Phase, Schedule, Settings, Spec, Step
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
 from countermark.losses.lazy import R1_INTERVAL, lazy_adam, r1_step
@@ -81,7 +84,7 @@ class StyledConv(nn.Module):
 
     def _noise(self, x: Tensor) -> Tensor:
         """[N,1,S,S] in training, else [S,S]."""
-        noise = torch.randn(len(x), 1, *x.shape[2:], device=x.device) if self.training else self.noise_const
+        noise = randn(len(x), 1, *x.shape[2:]).to(x.device) if self.training else self.noise_const
         return noise * self.noise_strength
 
 
@@ -191,10 +194,10 @@ class Generator(StyleGenerator):
         if not (self.training and self.mixing):
             return ws
         num, num_ws = ws.shape[:2]
-        mixed = torch.rand(num, 1) < self.mixing
-        first_others = torch.where(mixed, torch.randint(1, num_ws, (num, 1)), num_ws)
+        mixed = rand(num, 1) < self.mixing
+        first_others = torch.where(mixed, randint(1, num_ws, num, 1), num_ws)
         own = torch.arange(num_ws) < first_others
-        others = self.mapping.unlearnt(torch.randn_like(z), c)
+        others = self.mapping.unlearnt(randn(*z.shape).to(z), c)
         return torch.where(own[..., None].to(ws.device), ws, others[:, None])
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -211,7 +214,7 @@ class PathLength(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
 
     def forward(self, lengths: Tensor) -> Tensor:
-        self.mean.lerp_(lengths.detach().mean(), PATH_LENGTH_DECAY)
+        self.mean.lerp_(mean(lengths.detach().mean()), PATH_LENGTH_DECAY)
         return (lengths - self.mean).square()
 
 
@@ -278,6 +281,10 @@ def path_length_step(step: Step, weight: float) -> dict[str, Tensor]:
     """Path length regularisation on half a batch (appendix B), times its interval; values [N/2] but for "loss"."""
     G: Any = step.networks["G"]
     num = (len(step.x) + 1) // 2
+    if whole(num) > (whole(len(step.x)) + 1) // 2:
+        raise UsageError(
+            f"batch: {whole(len(step.x))} cannot be halved in shares of {len(step.x)}; choose another batch"
+        )
     ws = G.styles(step.z()[:num], None if step.c is None else step.c[:num])
     lengths = path_lengths(G.synthesis(ws), ws, step.generator)
     penalty = step.networks["path_length"](lengths)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.shares import mean, whole
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
 from countermark.losses.lazy import R1_INTERVAL, lazy_adam, r1_step
@@ -170,8 +171,8 @@ class ModulatedConv(nn.Module):
     def _convolved(self, x: Tensor, styles: Tensor) -> Tensor:
         """x [N,in,S,S], brought to variance 1 (section 3.1), through the convolution; all places that it reaches."""
         if self.training:
-            decay = 0.5 ** (len(x) / (PASSES * MAGNITUDE_HALFLIFE_NIMG))
-            mean_square = torch.linalg.vector_norm(x.detach()).square() / x.numel()  # x.square() takes memory
+            decay = 0.5 ** (whole(len(x)) / (PASSES * MAGNITUDE_HALFLIFE_NIMG))
+            mean_square = mean(torch.linalg.vector_norm(x.detach()).square() / x.numel())  # x.square() takes memory
             self.magnitude_ema.copy_(torch.lerp(mean_square, self.magnitude_ema, decay))
         x = modulated(x, styles * self.magnitude_ema.rsqrt())
         return conv2d(x, self.weight, padding=self.weight.shape[-1] - 1)
@@ -228,7 +229,7 @@ class ToImage(ModulatedConv):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             styles = self.affine(w) / math.sqrt(self.weight.shape[1])
-        return self._convolved(x, styles).float() + self.bias[:, None, None]
+        return self._convolved(x, styles).to(self.bias.dtype) + self.bias[:, None, None]
 
 
 class Synthesis(nn.Module):

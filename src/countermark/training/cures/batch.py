@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from countermark.core.shares import gather
 from countermark.core.spec import Scheduled, Settings, Spec, Step, at
 from countermark.nn.stylegan2 import with_deviations
 from countermark.training.cures.cure import Cure, Terms, over_networks, over_steps, over_terms
@@ -41,7 +42,7 @@ class MinibatchDiscrimination(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         M = (features @ self.T).unflatten(1, (-1, NUM_DIMS))
-        return (-(M[:, None] - M[None]).abs().sum(3)).exp().mean(1)
+        return (-(M[:, None] - gather(M)[None]).abs().sum(3)).exp().mean(1)
 
 
 class Looking(nn.Module):
@@ -112,13 +113,13 @@ def _deviating(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]
 
 
 def packed(x: Tensor, num: int) -> Tensor:
-    """[N,C,...] to [N/num,num*C,...]: neighbours in one."""
-    return x.unflatten(0, (-1, num)).flatten(1, 2)
+    """[N,C,...] to [N/num,num*C,...]: samples n, n + N/num, ... in one, so that a share of a batch has whole packs."""
+    return x.unflatten(0, (num, -1)).transpose(0, 1).flatten(1, 2)
 
 
 def unpacked(x: Tensor, num: int) -> Tensor:
     """The inverse of `packed`."""
-    return x.unflatten(1, (num, -1)).flatten(0, 1)
+    return x.unflatten(1, (num, -1)).transpose(0, 1).flatten(0, 1)
 
 
 def _pacgan(spec: Spec, number: Scheduled) -> Spec:

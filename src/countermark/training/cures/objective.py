@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from countermark.core.shares import gather, mean
 from countermark.core.spec import Scheduled, Settings, Spec, Step
 from countermark.training.cures.cure import Cure, Terms, over_networks, over_terms, with_penalty
 
@@ -40,7 +41,7 @@ class Anchors(nn.Module):
     @torch.no_grad()
     def forward(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """The means [2] with these logits [N] in them."""
-        now = torch.stack([logits_real.mean(), logits_fake.mean()]).to(self.means)
+        now = mean(torch.stack([logits_real.mean(), logits_fake.mean()]).to(self.means))
         self.num += 1
         self.means.lerp_(now, max(1 - LECAM_DECAY, 1 / self.num.item()))
         return self.means.clone()
@@ -59,10 +60,10 @@ def _lecam(spec: Spec, weight: Scheduled) -> Spec:
 def _topk(spec: Spec, share: Scheduled) -> Spec:
     def change(step: Step, terms: Terms) -> Terms:
         """Only the fakes that D scores highest count; what the loss has beside the pictures' own stays."""
-        adversarial = terms["adversarial"]
+        adversarial = gather(terms["adversarial"])
         num = max(round(step.at(share) * len(adversarial)), 1)
-        best = terms["logits_fake"].topk(num).indices
-        return {"loss": terms["loss"] - adversarial.mean() + adversarial[best].mean()}
+        best = gather(terms["logits_fake"]).topk(num).indices
+        return {"loss": terms["loss"] - terms["adversarial"].mean() + adversarial[best].mean()}
 
     return over_terms(spec, "G", change)
 

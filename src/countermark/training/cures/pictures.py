@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.chance import rand, randint, randn
+from countermark.core.shares import gather
 from countermark.core.spec import Scheduled, Settings, Spec, Step
 from countermark.nn.augmentation import Augment
 from countermark.training.cures.cure import Cure, Terms, over_networks, over_steps, with_penalty
@@ -62,7 +63,9 @@ class Replay(nn.Module):
 
     def _keep(self, x: Tensor, classes: Tensor, generator: torch.Generator) -> None:
         places = randint(0, len(self.classes), len(x), generator=generator)
-        kept = (rand(len(x), generator=generator) < 0.5).nonzero()[:, 0]
+        kept = rand(len(x), generator=generator) < 0.5
+        x, classes, places = gather(x), gather(classes), gather(places)
+        kept = gather(kept.long()).nonzero()[:, 0]
         self.pictures[places[kept]] = x[kept].to(self.pictures)
         self.classes[places[kept]] = classes[kept].to(self.classes)
 

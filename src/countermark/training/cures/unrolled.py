@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from countermark.core.shares import mean
 from countermark.core.spec import SGD, Adam, Optimiser, Phase, Scheduled, Settings, Spec, Step, at
 from countermark.training.cures.cure import Cure
 
@@ -100,7 +101,7 @@ def _ahead(step: Step, phases: tuple[Phase, ...], num: int) -> Step:
             rule, state = _rule(phase.optimiser, step.nimg), states[phase.optimiser]
             for name, weight, gradient in zip(names, weights, gradients, strict=True):
                 if gradient is not None:
-                    D.weights[name], state[name] = rule(weight, gradient, state[name])
+                    D.weights[name], state[name] = rule(weight, mean(gradient), state[name])
     return ahead
 
 

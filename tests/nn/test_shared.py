@@ -1,0 +1,71 @@
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from countermark.core.shares import share
+from countermark.nn.shared import sharing
+from countermark.training.parts import in_turns
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False), nn.BatchNorm1d(3)])
+@pytest.mark.parametrize("num", [2, 4])
+def test_batch_normalisation_in_parts_is_that_of_the_batch_with_both_its_derivatives(norm: nn.Module, num: int) -> None:
+    torch.manual_seed(0)
+    norm = copy.deepcopy(norm).double()
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    shared = sharing(copy.deepcopy(norm))
+    shape = (8, 3) if isinstance(norm, nn.BatchNorm1d) else (8, 3, 4, 4)
+    x, target = torch.randn(2, *shape, dtype=torch.float64)
+    replicas = [copy.deepcopy(shared) for _ in range(num)]
+
+    def work(i: int, total: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        with share(i, num, total):
+            return outcomes(replicas[i], x[i::num], target[i::num])
+
+    expected, *parts = outcomes(norm, x, target), *in_turns(num, work, lambda x: x)
+    for k, whole in enumerate(expected):
+        of_parts = [part[k] for part in parts]
+        each_has_its_own = whole.shape == x.shape
+        found = torch.stack(of_parts, 1).flatten(0, 1) if each_has_its_own else sum(of_parts)
+        assert torch.allclose(found, whole, rtol=1e-8, atol=1e-8)
+    for replica in replicas:
+        for mine, theirs in zip(replica.buffers(), norm.buffers(), strict=True):
+            assert torch.allclose(mine, theirs)
+
+
+def outcomes(norm: nn.Module, x: Tensor, target: Tensor) -> list[Tensor]:
+    """Output, the gradients of a function of it in x and weights, and those of that gradient's square."""
+    x = x.detach().requires_grad_()
+    variables = [x, *norm.parameters()]
+    loss = ((y := norm(x)) - target).pow(3).sum()
+    first = torch.autograd.grad(loss, variables, retain_graph=True)
+    (gradient,) = torch.autograd.grad(loss, [x], create_graph=True)
+    second = torch.autograd.grad(gradient.square().sum(), variables, allow_unused=True, materialize_grads=True)
+    return [y.detach(), *first, *second]
+
+
+def test_in_evaluation_mode_and_outside_of_shares_nothing_changes() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5)).double()
+    shared = sharing(copy.deepcopy(network))
+    x = torch.randn(6, 4, dtype=torch.float64)
+    assert torch.equal(shared.eval()(x), network.eval()(x))
+    outputs = []
+    for layers in (shared.train(), network.train()):
+        torch.manual_seed(3)
+        outputs.append(layers(x))
+    assert torch.allclose(*outputs)
+
+
+def test_parts_drop_what_the_batch_drops() -> None:
+    dropout = sharing(nn.Dropout(0.3))
+    x = torch.randn(6, 5)
+    torch.manual_seed(0)
+    whole = nn.functional.dropout(x, 0.3)
+    for i in range(3):
+        torch.manual_seed(0)
+        with share(i, 3):
+            assert torch.equal(dropout(x[i::3]), whole[i::3])
