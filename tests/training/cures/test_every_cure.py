@@ -16,7 +16,8 @@ from countermark.training.loop import Trainer
 from tests.training.test_every_model_resumes import Noise
 
 GANS = [spec for spec in SPECS if spec.kind == "image"]
-NUM_STEPS = 2
+NUM_STEPS = 4
+BINDING = {"clip_gradients": "clip_gradients=1e-3"}  # where the default leaves small gradients alone
 
 
 def trainer(spec: Spec, cures: tuple[str, ...], batch: int = 8) -> Trainer:
@@ -31,13 +32,14 @@ def state(run: Trainer) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("spec", GANS, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("cure", CURES, ids=lambda cure: cure.name)
 def test_a_cure_fits_and_trains_or_says_why_not(spec: Spec, cure: Cure) -> None:
-    settings = dataclasses.replace(spec.presets["tiny"], cures=(cure.name,), batch=8)
+    words = (BINDING.get(cure.name, cure.name),)
+    settings = dataclasses.replace(spec.presets["tiny"], cures=words, batch=8)
     if why := cure.refuse(spec, settings, spec.build(settings)):
         with pytest.raises(UsageError, match=f"cures: {cure.name} does not fit {spec.name}: "):
             cured(spec, settings)
         assert len(why) > 10
         return
-    with_it, again, without = (trainer(spec, cures) for cures in ((cure.name,), (cure.name,), ()))
+    with_it, again, without = (trainer(spec, cures) for cures in (words, words, ()))
     for _ in range(NUM_STEPS):
         for run in (with_it, again, without):
             run.advance(None)

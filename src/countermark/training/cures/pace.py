@@ -72,6 +72,14 @@ def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[n
     return [module for side, module in layers if side in sides]
 
 
+def _sideless(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    D = networks["D"]
+    like = next(D.parameters())
+    x = like.new_zeros(1, settings.channels, settings.size, settings.size)
+    c = like.new_zeros(1, settings.num_classes) if settings.num_classes else None
+    return "" if frozen_layers(D, x, c, 1) else "its D has no layers of several sides, of which some could be frozen"
+
+
 def _freeze_d(spec: Spec, number: Scheduled) -> Spec:
     def changed(phase: Phase) -> Phase:
         frozen: dict[nn.Module, list[nn.Module]] = {}
@@ -125,6 +133,7 @@ CURES = (
         "how many of the largest sides",
         lambda settings: 2,
         _freeze_d,
+        _sideless,
         whole=True,
     ),
 )
