@@ -20,8 +20,11 @@ from countermark.jobs import detector, overrides
 from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
 from countermark.models import blaming, find, is_file
+from countermark.training import health
+from countermark.training.looks import Looks
 from countermark.training.loop import Length, Trainer, train
 from countermark.training.run import (
+    Journal,
     check_config,
     check_writable,
     document,
@@ -105,9 +108,13 @@ def train_model(
         if start is not None and newest_state(folder) is None:
             _adopt(trainer, spec, start, say)
         say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
-        watch = Watch(spec, chosen, folder, config, pictures, metrics) if spec.kind == "image" else None
+        watch, look = None, None
+        if spec.kind == "image":
+            watch, look = Watch(spec, chosen, folder, config, pictures, metrics), Looks(spec, pictures)
         length = length or Length(nimg=chosen.total_nimg)
-        last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
+        last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
+        for line in health.summary(Journal(folder / "metrics.jsonl").rows()):
+            say(line)
         if opponent is not None:
             detector.calibrate(folder, opponent, pictures, model if is_file(model) else None)
         return last

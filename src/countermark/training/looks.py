@@ -1,0 +1,136 @@
+"""A look at a run while it trains: how varied its samples are, whether they are copies, and whether D knows by heart.
+
+Everything is small, since it comes every thousand images: the grid's samples, a bounded part of the training pictures
+as thumbnails, and D's word on a few pictures that no generator trains on. No randomness and no buffer of the training
+moves, so a run is the same with looks and without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from countermark.core.pixels import to_tensor
+from countermark.core.seeds import derive
+from countermark.core.spec import Spec, at
+from countermark.data.image import PictureSet
+from countermark.data.splits import indices_of
+from countermark.metrics.variety import coverage, duplicates, memorised, originals
+from countermark.training.loop import Trainer
+from countermark.training.trained import Trained
+
+SEEDS = range(64)  # those of the grids: what is judged here is what samples/ shows
+MAX_PICTURES = 2000
+SIDE = 16
+NUM_ASKED = 64
+# Not `test`, which judges the generator in the end: what is changed because of it, it could not judge any more. The
+# detector's part comes along because a tenth of a small set is too few to tell overfitting from chance.
+HELD_OUT = ("calibration", "detector")
+
+
+class Looks:
+    """Called by the loop: the figures `health/...` of a trainer's networks, as far as they are there.
+
+    The pictures are those that the trainer's come from: the generator's part is compared with samples, HELD_OUT is what
+    D did not see.
+    """
+
+    def __init__(self, spec: Spec, pictures: PictureSet) -> None:
+        self.spec, self.pictures = spec, pictures
+        self.train = _some(pictures, ["generator"])
+        self.held_out = _some(pictures, HELD_OUT)
+        thumbnails = np.concatenate([_thumbnails(to_tensor(part)) for part in self._parts(self.train)])
+        self.real = thumbnails[originals(thumbnails)]
+
+    def copies(self) -> float:
+        """The share of the training pictures looked at that are copies of others, exact or nearly."""
+        return 1 - len(self.real) / len(self.train)
+
+    def _parts(self, chosen: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(chosen), NUM_ASKED):
+            yield self.pictures.images[chosen[start : start + NUM_ASKED]]
+
+    def __call__(self, trainer: Trainer) -> dict[str, float]:
+        """Figures of the averaged G and of D; none while the average is still that of the first weights."""
+        if trainer.nimg < 2 * at(trainer.settings.ema_halflife_nimg, trainer.nimg):
+            return {}
+        trained = Trained(self.spec, trainer.settings, {}, dict(trainer.averages), trainer.nimg)
+        x_fake = trained.sample(SEEDS)
+        figures = self._of_samples(x_fake) | self._of_logits(trainer, x_fake, trained.conditions(SEEDS, None))
+        return {f"health/{name}": figure for name, figure in figures.items() if math.isfinite(figure)}
+
+    def _of_samples(self, x_fake: Tensor) -> dict[str, float]:
+        if len(self.real) < 3 or not x_fake.isfinite().all():
+            return {}
+        fake = _thumbnails(x_fake)
+        return {
+            "coverage": coverage(self.real, fake),
+            "duplicates": duplicates(self.real, fake),
+            "memorised": memorised(self.real, fake),
+        }
+
+    def _of_logits(self, trainer: Trainer, x_fake: Tensor, c_fake: Tensor | None) -> dict[str, float]:
+        if "D" not in trainer.networks or not len(self.held_out):
+            return {}
+        with suppress(TypeError, RuntimeError):  # a user's own D may ask for more than pictures and classes
+            asked = [self._asked(trainer, chosen) for chosen in (self.train, self.held_out)]
+            logits = [_logits(trainer, x, c)[:num] for x, c, num in asked]
+            logits_fake = _logits(trainer, x_fake, c_fake)
+            return overfitting(logits[0], logits[1], logits_fake)
+        return {}
+
+    def _asked(self, trainer: Trainer, chosen: np.ndarray) -> tuple[Tensor, Tensor | None, int]:
+        """Pictures, classes and how many of them are different: a batch that is larger has some again."""
+        num = min(len(chosen), NUM_ASKED)
+        order = np.concatenate([np.random.default_rng(i).permutation(num) for i in range(-(-NUM_ASKED // num))])
+        places = chosen[order[:NUM_ASKED]]
+        x, classes = to_tensor(self.pictures.images[places]), self.pictures.classes
+        if not trainer.settings.num_classes or classes is None:
+            return x, None, num
+        return x, nn.functional.one_hot(torch.from_numpy(classes[places]), trainer.settings.num_classes).float(), num
+
+
+def _some(pictures: PictureSet, parts: tuple[str, ...] | list[str]) -> np.ndarray:
+    """The indices of MAX_PICTURES pictures of these parts, in an order that keeps all copies of a file together."""
+    chosen = np.concatenate([indices_of(part, pictures.units) for part in parts])
+    return np.array(sorted(chosen, key=lambda i: pictures.units[i][::-1])[:MAX_PICTURES], np.int64)
+
+
+def _thumbnails(x: Tensor) -> np.ndarray:
+    """Pictures [N,C,S,S] as [N,F]: means over areas, SIDE x SIDE of them in larger ones."""
+    return nn.functional.adaptive_avg_pool2d(x.float(), min(SIDE, x.shape[-1])).flatten(1).numpy()
+
+
+@torch.no_grad()
+def _logits(trainer: Trainer, x: Tensor, c: Tensor | None) -> Tensor:
+    """D's word [N] on pictures x, in batches as it is trained on and in training mode, since its normalisation may look
+    across a batch; on a copy of its buffers, so that nothing in it moves."""
+    D = trainer.networks["D"]
+    buffers = {name: buffer.clone() for name, buffer in D.named_buffers()}
+    torch.manual_seed(derive(0, "health"))  # dropout; every phase of the training seeds it anew
+    num = max(trainer.settings.batch // trainer.settings.accumulate, 1)
+    found = [
+        torch.func.functional_call(D, buffers, (part, None if c is None else c[i * num : (i + 1) * num]))
+        for i, part in enumerate(x.split(num))
+        if len(part) == min(num, len(x))  # a last small one would be another batch
+    ]
+    return torch.cat(found).float().flatten(1 if found[0].ndim > 1 else 0)
+
+
+def overfitting(logits_train: Tensor, logits_held_out: Tensor, logits_fake: Tensor) -> dict[str, float]:
+    """r_v of arXiv:2006.06676, section 3.1, from logits [N] [M] [K]: 0 when D treats held-out pictures as it does those
+    that it trains on, 1 when it takes them for fakes. r_v_low: what it is at least, chance allowed for (two standard
+    errors). Nothing where D does not tell fakes apart, which leaves nothing to compare with."""
+    train, held_out = logits_train.mean(), logits_held_out.mean()
+    gap = train - logits_fake.mean()
+    spread = torch.stack([logits.std() for logits in (logits_train, logits_held_out) if len(logits) > 1] or [gap]).max()
+    error = 2 * spread * math.sqrt(1 / len(logits_train) + 1 / len(logits_held_out))
+    if gap <= error:
+        return {}
+    r_v = (train - held_out) / gap
+    return {"r_v": float(r_v), "r_v_low": float(r_v - error / gap)}
