@@ -11,9 +11,11 @@ import numpy as np
 from countermark.metrics.neighbours import squared_distances
 
 NUM_CELLS = 32
+TYPICAL = 500  # points whose distances say what is typical
 NEAR_COPY = 0.02  # of the set's typical distance: what a JPEG leaves between two copies of one picture
 TWIN = 0.1  # of the distance between neighbours among as many reals
-COPIED = 0.6  # of the distance to the next nearest picture
+IDENTICAL = 5e-4  # of the same: the generator does not listen to z
+COPIED = 0.75  # of the distance to the next nearest picture
 
 
 def distinct(points: np.ndarray, radius: float) -> np.ndarray:
@@ -27,19 +29,27 @@ def distinct(points: np.ndarray, radius: float) -> np.ndarray:
 
 def originals(points: np.ndarray) -> np.ndarray:
     """The indices of `points` [N,F] without copies, exact or nearly (NEAR_COPY), of one before them."""
-    return distinct(points, NEAR_COPY * float(np.sqrt(np.median(squared_distances(points, points)))))
+    some = points[:TYPICAL]
+    return distinct(points, NEAR_COPY * float(np.sqrt(np.median(squared_distances(some, some)))))
 
 
-def duplicates(real: np.ndarray, fake: np.ndarray) -> float:
-    """The share of fakes that are twins of others, in [0,1]: nearer than TWIN of the median distance of nearest reals.
+def different(real: np.ndarray, fake: np.ndarray, radius: float = TWIN) -> np.ndarray:
+    """The fakes without twins: those nearer to one before them than `radius` of the median distance of nearest reals.
 
-    Zero is what as many draws from the real pictures have: a set of 15 makes twins of its own. N >= 2.
+    As many reals are asked as there are fakes, if there are. N >= 2.
     """
-    to_nearest2 = squared_distances(real[: len(fake)], real[: len(fake)])
-    np.fill_diagonal(to_nearest2, np.inf)
-    num_different = len(distinct(fake, TWIN * float(np.median(np.sqrt(to_nearest2.min(1))))))
-    expected = len(real) * (1 - (1 - 1 / len(real)) ** len(fake))
-    return max(0.0, 1 - num_different / expected)
+    to_nearest2 = _squared_distances_to_others(real[: len(fake)]).min(1)
+    return fake[distinct(fake, radius * float(np.median(np.sqrt(to_nearest2))))]
+
+
+def num_expected(num_real: int, num_fake: int) -> float:
+    """How many different pictures `num_fake` draws from `num_real` have on average: a set of 15 makes twins, too."""
+    return num_real * (1 - (1 - 1 / num_real) ** num_fake)
+
+
+def duplicates(real: np.ndarray, fake: np.ndarray, radius: float = TWIN) -> float:
+    """How many fakes are twins of others beyond those among as many draws from the reals, as a part; in [0,1]."""
+    return max(0.0, 1 - len(different(real, fake, radius)) / num_expected(len(real), len(fake)))
 
 
 def coverage(real: np.ndarray, fake: np.ndarray) -> float:
@@ -57,20 +67,31 @@ def _num_cells(centres: np.ndarray, points: np.ndarray) -> int:
     return len(np.unique(squared_distances(points, centres).argmin(1)))
 
 
-def memorised(real: np.ndarray, fake: np.ndarray) -> float:
-    """The share of fakes that are copies of a real, in [0,1], beyond the share that reals themselves have among theirs.
+def chance_of_copies(real: np.ndarray) -> float:
+    """The share of reals that `memorised` would take for copies of others. N >= 3."""
+    return float(_are_copies(_squared_distances_to_others(real)).mean())
+
+
+def memorised(real: np.ndarray, fake: np.ndarray, chance: float) -> float:
+    """The share of fakes that are copies of a real beyond `chance`, which is `chance_of_copies` of them; in [0,1].
 
     A copy is at most COPIED times as far from its nearest real as from the next: distances in many dimensions are much
     alike, so for a new picture, however blurred or simple, the two are (the ratio test of Lowe 2004, section 7.1).
-    N >= 3.
+    Twins count once: many samples of one picture are another illness (`duplicates`). N >= 3.
     """
-    to_others2 = squared_distances(real, real)
-    np.fill_diagonal(to_others2, np.inf)
-    chance = _share_near_one(to_others2)
-    return max(0.0, (_share_near_one(squared_distances(fake, real)) - chance) / (1 - chance)) if chance < 1 else 0.0
+    num_copies = _are_copies(squared_distances(different(real, fake), real)).sum()
+    share = min(num_copies / num_expected(len(real), len(fake)), 1.0)
+    return max(0.0, float(share - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
-def _share_near_one(distance2: np.ndarray) -> float:
-    """Of the rows of [M,N]: how many have one entry far below all others."""
+def _are_copies(distance2: np.ndarray) -> np.ndarray:
+    """Which rows of [M,N] have one entry far below all others."""
     nearest2, next2 = np.partition(distance2, 1, axis=1)[:, :2].T
-    return float((nearest2 <= COPIED**2 * next2).mean())
+    return nearest2 <= COPIED**2 * next2
+
+
+def _squared_distances_to_others(points: np.ndarray) -> np.ndarray:
+    """[N,N], from each of `points` [N,F] to every other; to itself it is infinite."""
+    distance2 = squared_distances(points, points)
+    np.fill_diagonal(distance2, np.inf)
+    return distance2

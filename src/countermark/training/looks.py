@@ -20,7 +20,7 @@ from countermark.core.seeds import derive
 from countermark.core.spec import Spec, at
 from countermark.data.image import PictureSet
 from countermark.data.splits import indices_of
-from countermark.metrics.variety import coverage, duplicates, memorised, originals
+from countermark.metrics.variety import IDENTICAL, chance_of_copies, coverage, duplicates, memorised, originals
 from countermark.training.loop import Trainer
 from countermark.training.trained import Trained
 
@@ -28,6 +28,7 @@ SEEDS = range(64)  # those of the grids: what is judged here is what samples/ sh
 MAX_PICTURES = 2000
 SIDE = 16
 NUM_ASKED = 64
+NUM_TO_COMPARE = 3  # distinct training pictures; with fewer there is nothing to tell from their distances
 # Not `test`, which judges the generator in the end: what is changed because of it, it could not judge any more. The
 # detector's part comes along because a tenth of a small set is too few to tell overfitting from chance.
 HELD_OUT = ("calibration", "detector")
@@ -46,6 +47,7 @@ class Looks:
         self.held_out = _some(pictures, HELD_OUT)
         thumbnails = np.concatenate([_thumbnails(to_tensor(part)) for part in self._parts(self.train)])
         self.real = thumbnails[originals(thumbnails)]
+        self.chance = chance_of_copies(self.real) if len(self.real) >= NUM_TO_COMPARE else 0.0
 
     def copies(self) -> float:
         """The share of the training pictures looked at that are copies of others, exact or nearly."""
@@ -65,13 +67,14 @@ class Looks:
         return {f"health/{name}": figure for name, figure in figures.items() if math.isfinite(figure)}
 
     def _of_samples(self, x_fake: Tensor) -> dict[str, float]:
-        if len(self.real) < 3 or not x_fake.isfinite().all():
+        if len(self.real) < NUM_TO_COMPARE or not x_fake.isfinite().all():
             return {}
         fake = _thumbnails(x_fake)
         return {
             "coverage": coverage(self.real, fake),
             "duplicates": duplicates(self.real, fake),
-            "memorised": memorised(self.real, fake),
+            "identical": duplicates(self.real, fake, IDENTICAL),
+            "memorised": memorised(self.real, fake, self.chance),
         }
 
     def _of_logits(self, trainer: Trainer, x_fake: Tensor, c_fake: Tensor | None) -> dict[str, float]:
@@ -124,13 +127,12 @@ def _logits(trainer: Trainer, x: Tensor, c: Tensor | None) -> Tensor:
 
 def overfitting(logits_train: Tensor, logits_held_out: Tensor, logits_fake: Tensor) -> dict[str, float]:
     """r_v of arXiv:2006.06676, section 3.1, from logits [N] [M] [K]: 0 when D treats held-out pictures as it does those
-    that it trains on, 1 when it takes them for fakes. r_v_low: what it is at least, chance allowed for (two standard
-    errors). Nothing where D does not tell fakes apart, which leaves nothing to compare with."""
-    train, held_out = logits_train.mean(), logits_held_out.mean()
-    gap = train - logits_fake.mean()
-    spread = torch.stack([logits.std() for logits in (logits_train, logits_held_out) if len(logits) > 1] or [gap]).max()
+    that it trains on, 1 when it takes them for fakes. r_v_low: what it is at least, two standard errors allowed for.
+
+    Deviation: where D hardly tells fakes from training pictures, the spread of its logits takes that gap's place.
+    """
+    difference = logits_train.mean() - logits_held_out.mean()
+    spread = torch.stack([logits.std(correction=0) for logits in (logits_train, logits_held_out)]).max()
+    scale = torch.maximum(logits_train.mean() - logits_fake.mean(), spread)
     error = 2 * spread * math.sqrt(1 / len(logits_train) + 1 / len(logits_held_out))
-    if gap <= error:
-        return {}
-    r_v = (train - held_out) / gap
-    return {"r_v": float(r_v), "r_v_low": float(r_v - error / gap)}
+    return {"r_v": float(difference / scale), "r_v_low": float((difference - error) / scale)}

@@ -165,6 +165,15 @@ class Trainer:
                 )
 
     @torch.no_grad()
+    def weight_norms(self) -> dict[str, float]:
+        """The norms of all weights of every network that learns, as `<network>/weight_norm`."""
+        norms = {}
+        for name in dict.fromkeys(phase.network for phase in self.phases):
+            weights = [weight.norm() for weight in self.networks[name].parameters()]
+            norms[f"{name}/weight_norm"] = float(torch.stack(weights).norm())
+        return {key: norm for key, norm in norms.items() if math.isfinite(norm)}
+
+    @torch.no_grad()
     def _average(self) -> None:
         """Exponential moving average with a half-life in images.
 
@@ -316,11 +325,11 @@ class _Session:
     def run(self) -> Path:
         self.mark = int(self._fraction() * NUM_MARKS)
         if self.is_new:
+            self._put(self.trainer.weight_norms())
             self._take_snapshot(0)
             for finding in copies(self.look.copies()) if self.look else []:
                 self._note(finding)
-            groups, record = self._state()
-            self.start = copy.deepcopy(groups), record
+            self.start = copy.deepcopy(self._state())
         while True:
             try:
                 return self._train()
@@ -365,11 +374,9 @@ class _Session:
     def _report(self, fraction: float) -> None:
         means = {}
         if self.trainer.iteration % REPORT_EVERY == 0:
-            means = self.trainer.means() | self._look()
+            means = self.trainer.means() | self.trainer.weight_norms() | self._look()
             self._put(means)
             self.timing.append({"nimg": self.trainer.nimg, "elapsed_s": round(self.elapsed_s, 3)})
-            for finding in self.health.observe(means):
-                self._note(finding)
         if self.progress is not None:
             self.progress(self.trainer, fraction, means)
 
@@ -380,8 +387,11 @@ class _Session:
         return self.look(self.trainer) if self.look and due else {}
 
     def _put(self, figures: Mapping[str, float]) -> None:
+        """A row of figures, and one for every finding that begins with it."""
         self.metrics.append({"nimg": self.trainer.nimg, **figures})
         self.board.scalars(figures, self.trainer.nimg)
+        for finding in self.health.observe(figures):
+            self._note(finding)
 
     def _note(self, finding: Finding) -> None:
         """A row of its own for what was found, which stands from now on."""
