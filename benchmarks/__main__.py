@@ -17,6 +17,7 @@ NAMES = (
     "zoo_quality",
     "zoo_quality --data avatars --models dcgan sngan biggan r3gan",
     "precision",
+    "health",
     "watermark",
     "video_marks",
     "marks",

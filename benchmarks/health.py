@@ -30,7 +30,7 @@ from countermark.losses.steps import generator_step
 from countermark.models import find
 from countermark.nn.dcgan import Generator
 from countermark.training.looks import Looks
-from countermark.training.loop import Length, Trainer, train
+from countermark.training.loop import Length, Look, Trainer, train
 from countermark.training.run import Journal
 
 COST = ("dcgan:mnist32 mnist5k", "sngan:size32 faces64", "r3gan:size32 faces64", "stylegan2:size32 faces64")
@@ -141,7 +141,7 @@ def prepared(
     return Trainer(changed, settings, batches, int(seed)), Looks(changed, chosen)
 
 
-def trained(trainer: Trainer, looks: Looks, length: Length) -> list[Mapping[str, Any]]:
+def trained(trainer: Trainer, looks: Look, length: Length) -> list[Mapping[str, Any]]:
     """The rows of metrics.jsonl after a training."""
     with tempfile.TemporaryDirectory() as folder:
         train(trainer, Path(folder), length, look=looks)
@@ -171,21 +171,14 @@ class Stopwatch:
 def cost(words: str, minutes: float) -> list[object]:
     """A row: what looks, norms and their preparation take of a training's processor time."""
     once, spent = Stopwatch(), Stopwatch()
+    trainer, looks = prepared(f"{words} 0")
     with once.running():
-        trainer, looks = prepared(f"{words} 0")
-    with once.running():
-        looks = Looks(find(words.partition(":")[0]), looks.pictures)
-    once.seconds = 0.0
-    with once.running():
-        looks = Looks(find(words.partition(":")[0]), looks.pictures)
+        Looks(looks.spec, looks.pictures)
     trainer.weight_norms = spent.on(trainer.weight_norms)  # type: ignore[method-assign]
-    look = _Timed(looks, spent)
     start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        train(trainer, Path(folder), ProcessorTime(60 * minutes), look=look)
-    whole = time.process_time() - start - spent.seconds
-    record.require(spent.seconds < MOST_COST * whole, f"{words}: health costs {spent.seconds / whole:.1%}")
-    return [words, trainer.nimg, f"{spent.seconds / whole:.2%}", f"{once.seconds:.2f}"]
+    trained(trainer, _Timed(looks, spent), ProcessorTime(60 * minutes))
+    share = spent.seconds / (time.process_time() - start - spent.seconds)
+    return [words, trainer.nimg, share, once.seconds]
 
 
 class _Timed:
@@ -219,27 +212,32 @@ def main() -> None:
     torch.set_num_threads(1)
     command = f"python -m benchmarks.health --minutes {minutes:g}"
     began = time.monotonic()
-    rows: list[list[object]] = []
+    sound, provoked = [], []
     for words in SOUND:
         trainer, looks = prepared(words)
         found = trained(trainer, looks, ProcessorTime(60 * minutes))
-        rows.append([words, trainer.nimg, findings(found), *ranges(found)])
-        print(record.markdown(["", ""], rows[-1:]).splitlines()[-1], flush=True)
-        record.require(findings(found) == "none", f"{words}: {findings(found)}")
-    header = ["training", "images", "named", *FIGURES, "G's gradient norm", "D's gradient norm"]
-    record.write("health_sound", command, header, rows)
-    rows = []
+        sound.append([words, trainer.nimg, findings(found), *ranges(found)])
+        print(record.markdown(sound[-1], []).splitlines()[0], flush=True)
     for what, words, how, names in PROVOKED:
         trainer, looks = prepared(words, **how)
         found = trained(trainer, looks, UntilNamed(2 * minutes, trainer, names))
-        rows.append([what, words, trainer.nimg, findings(found), *ranges(found)])
-        print(record.markdown(["", ""], rows[-1:]).splitlines()[-1], flush=True)
-        record.require(bool(set(names) & {row.get("health") for row in found}), f"{what} {words}: {findings(found)}")
-    header = ["what is broken", *header]
-    record.write("health_provoked", command, header, rows)
-    rows = [cost(words, minutes) for words in COST]
+        is_named = any(row.get("health") in names for row in found)
+        provoked.append([what, words, trainer.nimg, "yes" if is_named else "no", findings(found), *ranges(found)])
+        print(record.markdown(provoked[-1], []).splitlines()[0], flush=True)
+    costs = [cost(words, minutes) for words in COST]
+    header = ["training", "images", "named", *FIGURES, "G's gradient norm", "D's gradient norm"]
+    record.write("health_sound", command, header, sound)
+    header = ["what is broken", "training", "images", "as it should", *header[2:]]
+    record.write("health_provoked", command, header, provoked)
+    for row in sound:
+        record.require(row[2] == "none", f"{row[0]}: {row[2]}")
+    for row in provoked:
+        record.require(row[3] == "yes", f"{row[0]}, {row[1]}: {row[4]}")
+    for row in costs:
+        record.require(row[2] < MOST_COST, f"{row[0]}: health costs {row[2]:.1%}")
+    shown = [[words, nimg, f"{share:.2%}", f"{once_s:.2f}"] for words, nimg, share, once_s in costs]
     header = ["training", "images", "of the training's time", "at the start, s"]
-    record.write("health", command, header, rows, seconds=round(time.monotonic() - began))
+    record.write("health", command, header, shown, seconds=round(time.monotonic() - began))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from countermark.metrics.variety import chance_of_copies, coverage, distinct, duplicates, memorised, originals
+from countermark.metrics.variety import (
+    IDENTICAL,
+    chance_of_copies,
+    coverage,
+    distinct,
+    duplicates,
+    memorised,
+    originals,
+)
 from tests.metrics.made import gaussian
 
 
@@ -31,6 +39,15 @@ def test_reals_have_no_twins_and_one_picture_has_only_twins() -> None:
     x = gaussian(200, 30, seed=0)
     assert duplicates(x[:136], x[136:]) == 0.0
     assert duplicates(x, np.repeat(x[:1], 64, 0)) == pytest.approx(1 - 1 / 64, abs=0.01)
+
+
+def test_pictures_that_differ_by_rounding_are_identical_and_those_that_differ_a_little_are_twins() -> None:
+    x = gaussian(200, 30, seed=0).astype(np.float32)
+    same = np.repeat(x[:1], 64, 0)
+    rounded, little = (same * (1 + size * gaussian(64, 30, seed=1).astype(np.float32)) for size in (1e-7, 1e-2))
+    assert duplicates(x, rounded, IDENTICAL) > 0.95
+    assert duplicates(x, little, IDENTICAL) == 0.0
+    assert duplicates(x, little) > 0.95
 
 
 def test_draws_from_a_small_set_are_no_twins_of_a_generator_s_making() -> None:

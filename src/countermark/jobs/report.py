@@ -20,7 +20,8 @@ NUM_REALS = 64
 
 def write(folder: Path, run: Path, found: dict[str, Any], reals: PictureSet) -> Path:
     """Write report.html and its charts (charts/*.svg) below `folder`; returns the page's path."""
-    figures = charts(Journal(run / "metrics.jsonl").rows())
+    rows = Journal(run / "metrics.jsonl").rows()
+    figures = charts(rows)
     for name, chart in figures.items():
         write_atomic(folder / "charts" / f"{name}.svg", str(chart).encode())
     some = reals.images[:: max(1, len(reals.images) // NUM_REALS)][:NUM_REALS]
@@ -30,6 +31,7 @@ def write(folder: Path, run: Path, found: dict[str, Any], reals: PictureSet) -> 
         config=read_config(run),
         found=found,
         charts=figures,
+        health=[row for row in rows if "health" in row],
         stages=_stages(run / "samples"),
         grid=picture_url((folder / "samples" / "grid.png").read_bytes(), "png"),
         reals=picture_url(encode(real_grid, "png"), "png"),
@@ -44,6 +46,7 @@ def charts(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "loss": line_chart("Loss", _series(rows, {"D": "D/loss", "G": "G/loss"})),
         "grad_norm": line_chart("Gradient norm", _series(rows, {"D": "D/grad_norm", "G": "G/grad_norm"}), scale="log"),
         "r_t": line_chart("r_t: mean sign of D on reals (1: overfitting)", _series(rows, {"r_t": "D/r_t"})),
+        "coverage": line_chart("Coverage of the pictures by samples", _series(rows, {"coverage": "health/coverage"})),
         "fd": line_chart("Frechet distance (own features)", _series(rows, {"FD": "metrics/fd"}), scale="log"),
         "kid": line_chart("Kernel distance (own features)", _series(rows, {"KID": "metrics/kid"}), scale="symlog"),
     }

@@ -39,7 +39,8 @@ def different(real: np.ndarray, fake: np.ndarray, radius: float = TWIN) -> np.nd
     As many reals are asked as there are fakes, if there are. N >= 2.
     """
     to_nearest2 = _squared_distances_to_others(real[: len(fake)]).min(1)
-    return fake[distinct(fake, radius * float(np.median(np.sqrt(to_nearest2))))]
+    chosen = distinct(fake.astype(np.float64), radius * float(np.median(np.sqrt(to_nearest2))))
+    return fake[chosen]
 
 
 def num_expected(num_real: int, num_fake: int) -> float:
