@@ -1,9 +1,9 @@
 """What health costs, what it says of sound trainings, and when it names broken ones.
 
 Every run has the same processor time of one thread, so that what else the machine does changes nothing; a provoked one
-ends when what it is to show was named. The whole takes about 20 times --minutes, and a few minutes more.
+ends when what it is to show was named. The whole takes about 25 times --minutes, and a few minutes more.
 
-python -m benchmarks.health [--minutes 0.6]
+python -m benchmarks.health [--minutes 0.5]
 """
 
 from __future__ import annotations
@@ -40,13 +40,10 @@ SOUND = (
     "dcgan:tiny digits 1",
     "wgan:tiny digits 0",
     "r3gan:tiny digits 0",
-    "stylegan2:tiny digits 0",
     "gan:mnist mnist5k 0",
     "dcgan:mnist32 mnist5k 0",
-    "dcgan:mnist32 mnist5k 1",
     "biggan:size32 mnist5k 0",
     "dcgan:mnist32 avatars 0",
-    "sagan:size32 avatars 0",
     "wgan_gp:size32 avatars 0",
     "sngan:size32 faces64 0",
     "r3gan:size32 faces64 0",
@@ -103,8 +100,7 @@ PROVOKED: tuple[tuple[str, str, dict[str, Any], tuple[str, ...]], ...] = (
         ("exploding_gradients", "vanishing_gradients", "nan"),
     ),
     ("25 pictures", "dcgan:mnist32 mnist5k 0", {"pictures": partial(first, 25, 1)}, ("overfitting",)),
-    ("25 pictures", "dcgan:tiny digits 0", {"pictures": partial(first, 25, 1)}, ("overfitting",)),
-    ("25 pictures", "dcgan:tiny digits 1", {"pictures": partial(first, 25, 1)}, ("memorisation",)),
+    ("25 pictures", "dcgan:tiny digits 0", {"pictures": partial(first, 25, 1)}, ("memorisation",)),
     ("25 pictures", "sngan:size32 faces64 0", {"pictures": partial(first, 25, 1)}, ("overfitting",)),
     ("each picture 8 times", "dcgan:mnist32 mnist5k 0", {"pictures": partial(first, 400, 8)}, ("duplicates",)),
     ("G deaf to z", "dcgan:mnist32 mnist5k 0", {"spec": deaf, "num_classes": 0}, ("mode_collapse",)),
@@ -207,7 +203,7 @@ def ranges(rows: list[Mapping[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=0.6, help="processor time of each run")
+    parser.add_argument("--minutes", type=float, default=0.5, help="processor time of each run")
     minutes = parser.parse_args().minutes
     torch.set_num_threads(1)
     command = f"python -m benchmarks.health --minutes {minutes:g}"
