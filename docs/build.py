@@ -15,7 +15,7 @@ from countermark.core.files import write_atomic
 from countermark.jobs.models import list_models
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "README.zh.md", ROOT / "docs" / "zoo.md")
+PAGES = (ROOT / "README.md", ROOT / "README.zh.md", ROOT / "docs" / "zoo.md", ROOT / "docs" / "health.md")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -16,7 +16,7 @@ from countermark.core.text import named
 from countermark.data.image import PictureSet, Shuffled, inspect, load
 from countermark.data.packaged import SYNTHETIC
 from countermark.data.sources import Batches, Source, open_source
-from countermark.jobs import detector, overrides
+from countermark.jobs import detector, overrides, report
 from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
 from countermark.models import blaming, find, is_file
@@ -113,6 +113,8 @@ def train_model(
             watch, look = Watch(spec, chosen, folder, config, pictures, metrics), Looks(spec, pictures)
         length = length or Length(nimg=chosen.total_nimg)
         last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
+        if spec.kind == "image":
+            report.write_run(folder)
         for line in health.summary(Journal(folder / "metrics.jsonl").rows()):
             say(line)
         if opponent is not None:
