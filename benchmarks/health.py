@@ -134,7 +134,7 @@ def prepared(
     fitting = {"channels": chosen.channels, "num_classes": chosen.num_classes, **changes}
     settings = dataclasses.replace(settings, **fitting)
     batches = Shuffled(chosen.part("generator"), int(seed))
-    return Trainer(changed, settings, batches, int(seed)), Looks(changed, chosen)
+    return Trainer(changed, settings, batches, int(seed)), Looks(changed, settings, chosen)
 
 
 def trained(trainer: Trainer, looks: Look, length: Length) -> list[Mapping[str, Any]]:
@@ -169,7 +169,7 @@ def cost(words: str, minutes: float) -> list[object]:
     once, spent = Stopwatch(), Stopwatch()
     trainer, looks = prepared(f"{words} 0")
     with once.running():
-        Looks(looks.spec, looks.pictures)
+        Looks(find(words.partition(":")[0]), trainer.settings, looks.pictures)
     trainer.weight_norms = spent.on(trainer.weight_norms)  # type: ignore[method-assign]
     start = time.process_time()
     trained(trainer, _Timed(looks, spent), ProcessorTime(60 * minutes))

@@ -48,7 +48,7 @@ def run(
     fitting = {"num_classes": pictures.num_classes, **changes}
     settings = dataclasses.replace(spec.presets["tiny"], **fitting)
     RUNNING.append(Trainer(spec, settings, Shuffled(pictures.part("generator"), seed), seed))
-    train(RUNNING[-1], folder, Length(nimg=nimg), look=Looks(spec, pictures), progress=progress)
+    train(RUNNING[-1], folder, Length(nimg=nimg), look=Looks(spec, settings, pictures), progress=progress)
     return [row for row in Journal(folder / "metrics.jsonl").rows() if "health" in row]
 
 

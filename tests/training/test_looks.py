@@ -30,6 +30,10 @@ def trainer(spec: Spec = DCGAN, pictures: PictureSet = DIGITS, **changes: object
     return Trainer(spec, settings, Shuffled(pictures.part("generator"), 0), 0)
 
 
+def looked(run: Trainer, spec: Spec = DCGAN, pictures: PictureSet = DIGITS) -> dict[str, float]:
+    return Looks(spec, run.settings, pictures)(run)
+
+
 def tensors(run: Trainer) -> dict[str, torch.Tensor]:
     return {f"{group}/{key}": t.clone() for group, found in run.state()[0].items() for key, t in found.items()}
 
@@ -41,7 +45,7 @@ def test_every_model_can_be_looked_at_and_nothing_moves(spec: Spec) -> None:
     run = trainer(spec, pictures, num_classes=preset.num_classes, ema_halflife_nimg=0)
     run.advance(None)
     before = tensors(run)
-    figures = Looks(spec, pictures)(run)
+    figures = looked(run, spec, pictures)
     assert set(figures) == {f"health/{name}" for name in (*OF_SAMPLES, "r_v", "r_v_low")}
     assert all(np.isfinite(list(figures.values())))
     after = tensors(run)
@@ -51,7 +55,7 @@ def test_every_model_can_be_looked_at_and_nothing_moves(spec: Spec) -> None:
 
 def test_a_look_says_the_same_again_and_leaves_the_training_as_it_was() -> None:
     looked_at, other = trainer(ema_halflife_nimg=0), trainer(ema_halflife_nimg=0)
-    looks = Looks(DCGAN, DIGITS)
+    looks = Looks(DCGAN, looked_at.settings, DIGITS)
     assert looks(looked_at) == looks(looked_at)
     looked_at.advance(None)
     other.advance(None)
@@ -60,34 +64,34 @@ def test_a_look_says_the_same_again_and_leaves_the_training_as_it_was() -> None:
 
 def test_nothing_is_said_of_an_average_that_is_still_the_first_weights() -> None:
     run = trainer(ema_halflife_nimg=100)
-    assert Looks(DCGAN, DIGITS)(run) == {}
+    assert looked(run) == {}
     run.nimg = 200
-    assert Looks(DCGAN, DIGITS)(run) != {}
+    assert looked(run) != {}
 
 
 def test_colour_and_odd_batches_are_looked_at_too() -> None:
     run = trainer(pictures=coloured(DIGITS, 3), batch=10, ema_halflife_nimg=0)
-    assert len(Looks(DCGAN, coloured(DIGITS, 3))(run)) == len(OF_SAMPLES) + 2
+    assert len(looked(run, pictures=coloured(DIGITS, 3))) == len(OF_SAMPLES) + 2
 
 
 def test_training_and_held_out_pictures_are_of_their_parts() -> None:
-    looks = Looks(DCGAN, DIGITS)
+    looks = Looks(DCGAN, DCGAN.presets["tiny"], DIGITS)
     assert {part_of(DIGITS.units[i]) for i in looks.train} == {"generator"}
     assert {part_of(DIGITS.units[i]) for i in looks.held_out} == set(HELD_OUT)
 
 
 def test_copies_are_counted() -> None:
-    assert Looks(DCGAN, DIGITS).copies() == 0.0
+    assert Looks(DCGAN, DCGAN.presets["tiny"], DIGITS).copies() == 0.0
     some = np.concatenate([np.arange(1000), np.arange(250).repeat(4)])
     twice = dataclasses.replace(DIGITS, images=DIGITS.images[some], classes=None, units=[DIGITS.units[i] for i in some])
-    assert Looks(DCGAN, twice).copies() == pytest.approx(0.5, abs=0.05)
+    assert Looks(DCGAN, DCGAN.presets["tiny"], twice).copies() == pytest.approx(0.5, abs=0.05)
 
 
 def test_sets_too_small_for_a_comparison_are_passed_over() -> None:
     chosen = [i for i, unit in enumerate(DIGITS.units) if part_of(unit) == "generator"][:2]
     pair = PictureSet("two", DIGITS.images[chosen], None, [], [DIGITS.units[i] for i in chosen])
     run = trainer(pictures=pair, num_classes=0, ema_halflife_nimg=0)
-    assert Looks(DCGAN, pair)(run) == {}
+    assert looked(run, pictures=pair) == {}
 
 
 class Stubborn(nn.Module):
@@ -98,7 +102,7 @@ class Stubborn(nn.Module):
 def test_a_user_s_discriminator_that_asks_for_other_things_is_not_asked() -> None:
     run = trainer(ema_halflife_nimg=0)
     run.networks["D"] = Stubborn()
-    assert set(Looks(DCGAN, DIGITS)(run)) == {f"health/{name}" for name in OF_SAMPLES}
+    assert set(looked(run)) == {f"health/{name}" for name in OF_SAMPLES}
 
 
 def test_r_v_by_hand() -> None:

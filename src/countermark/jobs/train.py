@@ -110,7 +110,7 @@ def train_model(
         say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.images)} pictures of {data}")
         watch, look = None, None
         if spec.kind == "image":
-            watch, look = Watch(spec, chosen, folder, config, pictures, metrics), Looks(spec, pictures)
+            watch, look = Watch(spec, chosen, folder, config, pictures, metrics), Looks(spec, chosen, pictures)
         length = length or Length(nimg=chosen.total_nimg)
         last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
         if spec.kind == "image":

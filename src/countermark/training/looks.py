@@ -8,7 +8,7 @@ moves, so a run is the same with looks and without.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.pixels import to_tensor
-from countermark.core.seeds import derive
-from countermark.core.spec import Spec, at
+from countermark.core.seeds import derive, latents
+from countermark.core.spec import Settings, Spec, at
 from countermark.data.image import PictureSet
 from countermark.data.splits import indices_of
 from countermark.metrics.variety import IDENTICAL, chance_of_copies, coverage, duplicates, memorised, originals
@@ -41,29 +41,38 @@ class Looks:
     D did not see.
     """
 
-    def __init__(self, spec: Spec, pictures: PictureSet) -> None:
-        self.spec, self.pictures = spec, pictures
-        self.train = _some(pictures, ["generator"])
-        self.held_out = _some(pictures, HELD_OUT)
-        thumbnails = np.concatenate([_thumbnails(to_tensor(part)) for part in self._parts(self.train)])
+    def __init__(self, spec: Spec, settings: Settings, pictures: PictureSet) -> None:
+        self.pictures = pictures
+        self.train, self.held_out = _some(pictures, ["generator"]), _some(pictures, HELD_OUT)
+        parts = [self.train[i : i + NUM_ASKED] for i in range(0, len(self.train), NUM_ASKED)]
+        thumbnails = np.concatenate([_thumbnails(to_tensor(pictures.images[part])) for part in parts])
         self.real = thumbnails[originals(thumbnails)]
         self.chance = chance_of_copies(self.real) if len(self.real) >= NUM_TO_COMPARE else 0.0
+        self.z = latents(SEEDS, spec.num_z(settings))
+        self.c = Trained(spec, settings, {}, {}, 0).conditions(SEEDS, None)
+        self.asked = [self._asked(settings, chosen) for chosen in (self.train, self.held_out) if len(chosen)]
 
     def copies(self) -> float:
         """The share of the training pictures looked at that are copies of others, exact or nearly."""
         return 1 - len(self.real) / len(self.train)
 
-    def _parts(self, chosen: np.ndarray) -> Iterator[np.ndarray]:
-        for start in range(0, len(chosen), NUM_ASKED):
-            yield self.pictures.images[chosen[start : start + NUM_ASKED]]
+    def _asked(self, settings: Settings, chosen: np.ndarray) -> tuple[Tensor, Tensor | None, int]:
+        """What D is asked: NUM_ASKED pictures, their classes, and how many there are before some come again."""
+        num = min(len(chosen), NUM_ASKED)
+        order = np.concatenate([np.random.default_rng(i).permutation(num) for i in range(-(-NUM_ASKED // num))])
+        places = chosen[order[:NUM_ASKED]]
+        x, classes = to_tensor(self.pictures.images[places]), self.pictures.classes
+        if not settings.num_classes or classes is None:
+            return x, None, num
+        return x, nn.functional.one_hot(torch.from_numpy(classes[places]), settings.num_classes).float(), num
 
     def __call__(self, trainer: Trainer) -> dict[str, float]:
-        """Figures of the averaged G and of D; none while the average is still that of the first weights."""
-        if trainer.nimg < 2 * at(trainer.settings.ema_halflife_nimg, trainer.nimg):
+        """Figures of the averaged G and of D; none while much of the average is still first weights."""
+        settings = trainer.settings
+        if "G" not in trainer.averages or trainer.nimg < 2 * at(settings.ema_halflife_nimg, trainer.nimg):
             return {}
-        trained = Trained(self.spec, trainer.settings, {}, dict(trainer.averages), trainer.nimg)
-        x_fake = trained.sample(SEEDS)
-        figures = self._of_samples(x_fake) | self._of_logits(trainer, x_fake, trained.conditions(SEEDS, None))
+        x_fake = _in_parts(trainer.averages["G"], self.z, self.c, settings)
+        figures = self._of_samples(x_fake) | self._of_logits(trainer, x_fake)
         return {f"health/{name}": figure for name, figure in figures.items() if math.isfinite(figure)}
 
     def _of_samples(self, x_fake: Tensor) -> dict[str, float]:
@@ -77,25 +86,13 @@ class Looks:
             "memorised": memorised(self.real, fake, self.chance),
         }
 
-    def _of_logits(self, trainer: Trainer, x_fake: Tensor, c_fake: Tensor | None) -> dict[str, float]:
-        if "D" not in trainer.networks or not len(self.held_out):
+    def _of_logits(self, trainer: Trainer, x_fake: Tensor) -> dict[str, float]:
+        if "D" not in trainer.networks or len(self.asked) < 2:
             return {}
         with suppress(TypeError, RuntimeError):  # a user's own D may ask for more than pictures and classes
-            asked = [self._asked(trainer, chosen) for chosen in (self.train, self.held_out)]
-            logits = [_logits(trainer, x, c)[:num] for x, c, num in asked]
-            logits_fake = _logits(trainer, x_fake, c_fake)
-            return overfitting(logits[0], logits[1], logits_fake)
+            train, held_out = (_logits(trainer, x, c)[:num] for x, c, num in self.asked)
+            return overfitting(train, held_out, _logits(trainer, x_fake, self.c))
         return {}
-
-    def _asked(self, trainer: Trainer, chosen: np.ndarray) -> tuple[Tensor, Tensor | None, int]:
-        """Pictures, classes and how many of them are different: a batch that is larger has some again."""
-        num = min(len(chosen), NUM_ASKED)
-        order = np.concatenate([np.random.default_rng(i).permutation(num) for i in range(-(-NUM_ASKED // num))])
-        places = chosen[order[:NUM_ASKED]]
-        x, classes = to_tensor(self.pictures.images[places]), self.pictures.classes
-        if not trainer.settings.num_classes or classes is None:
-            return x, None, num
-        return x, nn.functional.one_hot(torch.from_numpy(classes[places]), trainer.settings.num_classes).float(), num
 
 
 def _some(pictures: PictureSet, parts: tuple[str, ...] | list[str]) -> np.ndarray:
@@ -109,20 +106,22 @@ def _thumbnails(x: Tensor) -> np.ndarray:
     return nn.functional.adaptive_avg_pool2d(x.float(), min(SIDE, x.shape[-1])).flatten(1).numpy()
 
 
-@torch.no_grad()
 def _logits(trainer: Trainer, x: Tensor, c: Tensor | None) -> Tensor:
-    """D's word [N] on pictures x, in batches as it is trained on and in training mode, since its normalisation may look
-    across a batch; on a copy of its buffers, so that nothing in it moves."""
+    """D's word [N] on pictures x in training mode, since its normalisation may look across a batch; on a copy of its
+    buffers, so that nothing in it moves."""
     D = trainer.networks["D"]
     buffers = {name: buffer.clone() for name, buffer in D.named_buffers()}
     torch.manual_seed(derive(0, "health"))  # dropout; every phase of the training seeds it anew
-    num = max(trainer.settings.batch // trainer.settings.accumulate, 1)
-    found = [
-        torch.func.functional_call(D, buffers, (part, None if c is None else c[i * num : (i + 1) * num]))
-        for i, part in enumerate(x.split(num))
-        if len(part) == min(num, len(x))  # a last small one would be another batch
-    ]
-    return torch.cat(found).float().flatten(1 if found[0].ndim > 1 else 0)
+    logits = _in_parts(lambda x, c: torch.func.functional_call(D, buffers, (x, c)), x, c, trainer.settings)
+    return logits.flatten(1).mean(1) if logits.ndim > 1 else logits
+
+
+@torch.no_grad()
+def _in_parts(network: Callable[..., Tensor], x: Tensor, c: Tensor | None, settings: Settings) -> Tensor:
+    """network(x, c) in batches of the size that it is trained on; what is left over at the end is left out."""
+    num = min(max(settings.batch // settings.accumulate, 1), len(x))
+    parts = [slice(i, i + num) for i in range(0, len(x) - num + 1, num)]
+    return torch.cat([network(x[part], None if c is None else c[part]) for part in parts]).float()
 
 
 def overfitting(logits_train: Tensor, logits_held_out: Tensor, logits_fake: Tensor) -> dict[str, float]:

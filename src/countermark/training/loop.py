@@ -258,7 +258,7 @@ def train(
     with locked(folder):
         if config is not None:
             write_config(folder, config)
-        checkpoint.prune_states(folder, KEPT_STATES)
+        checkpoint.prune_states(folder, KEPT_STATES + 1)  # a writer may have been stopped before it deleted one
         sweep(folder / "samples")
         session = _Session(trainer, folder, length, snapshot, look, progress)
         with closing(session):
