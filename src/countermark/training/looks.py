@@ -27,6 +27,7 @@ from countermark.training.trained import Trained
 SEEDS = range(64)  # those of the grids: what is judged here is what samples/ shows
 MAX_PICTURES = 2000
 SIDE = 16
+SIDE_AT_ONCE = 128  # of pictures that are all made in one batch; larger ones may not fit into memory
 NUM_ASKED = 64
 NUM_TO_COMPARE = 3  # distinct training pictures; with fewer there is nothing to tell from their distances
 # Not `test`, which judges the generator in the end: what is changed because of it, it could not judge any more. The
@@ -71,7 +72,8 @@ class Looks:
         settings = trainer.settings
         if "G" not in trainer.averages or trainer.nimg < 2 * at(settings.ema_halflife_nimg, trainer.nimg):
             return {}
-        x_fake = _in_parts(trainer.averages["G"], self.z, self.c, settings)
+        num = len(SEEDS) if settings.size <= SIDE_AT_ONCE else _part(settings)
+        x_fake = _in_parts(trainer.averages["G"], self.z, self.c, num)
         figures = self._of_samples(x_fake) | self._of_logits(trainer, x_fake)
         return {f"health/{name}": figure for name, figure in figures.items() if math.isfinite(figure)}
 
@@ -89,6 +91,7 @@ class Looks:
     def _of_logits(self, trainer: Trainer, x_fake: Tensor) -> dict[str, float]:
         if "D" not in trainer.networks or len(self.asked) < 2:
             return {}
+        torch.manual_seed(derive(0, "health"))  # D's dropout; every phase of the training seeds it anew
         with suppress(TypeError, RuntimeError):  # a user's own D may ask for more than pictures and classes
             train, held_out = (_logits(trainer, x, c)[:num] for x, c, num in self.asked)
             return overfitting(train, held_out, _logits(trainer, x_fake, self.c))
@@ -106,20 +109,29 @@ def _thumbnails(x: Tensor) -> np.ndarray:
     return nn.functional.adaptive_avg_pool2d(x.float(), min(SIDE, x.shape[-1])).flatten(1).numpy()
 
 
+@torch.no_grad()
 def _logits(trainer: Trainer, x: Tensor, c: Tensor | None) -> Tensor:
-    """D's word [N] on pictures x in training mode, since its normalisation may look across a batch; on a copy of its
-    buffers, so that nothing in it moves."""
+    """D's word [N] on pictures x in training mode, since its normalisation may look across a batch; its buffers are put
+    back, so that nothing in it moves."""
     D = trainer.networks["D"]
-    buffers = {name: buffer.clone() for name, buffer in D.named_buffers()}
-    torch.manual_seed(derive(0, "health"))  # dropout; every phase of the training seeds it anew
-    logits = _in_parts(lambda x, c: torch.func.functional_call(D, buffers, (x, c)), x, c, trainer.settings)
+    before = [(buffer, buffer.clone()) for buffer in D.buffers()]
+    try:
+        logits = _in_parts(D, x, c, _part(trainer.settings))
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
     return logits.flatten(1).mean(1) if logits.ndim > 1 else logits
 
 
+def _part(settings: Settings) -> int:
+    """The size of the batches that networks see in training."""
+    return max(settings.batch // settings.accumulate, 1)
+
+
 @torch.no_grad()
-def _in_parts(network: Callable[..., Tensor], x: Tensor, c: Tensor | None, settings: Settings) -> Tensor:
-    """network(x, c) in batches of the size that it is trained on; what is left over at the end is left out."""
-    num = min(max(settings.batch // settings.accumulate, 1), len(x))
+def _in_parts(network: Callable[..., Tensor], x: Tensor, c: Tensor | None, num: int) -> Tensor:
+    """network(x, c) in batches of `num`, or of all if they are fewer; what is left over at the end is left out."""
+    num = min(num, len(x))
     parts = [slice(i, i + num) for i in range(0, len(x) - num + 1, num)]
     return torch.cat([network(x[part], None if c is None else c[part]) for part in parts]).float()
 
