@@ -24,6 +24,7 @@ NAMES = (
     "modes --data ring8",
     "stacked",
     "transfer",
+    "health",
     "watermark",
     "video_marks",
     "marks",

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (
     ROOT / "README.md",
     ROOT / "README.zh.md",
-    *(ROOT / "docs" / f"{page}.md" for page in ("zoo", "data", "cures", "gans", "scale")),
+    *(ROOT / "docs" / f"{page}.md" for page in ("zoo", "data", "cures", "gans", "scale", "health")),
 )
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

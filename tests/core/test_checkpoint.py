@@ -78,3 +78,14 @@ def test_a_full_disk_leaves_the_earlier_state(tmp_path: Path, monkeypatch: pytes
     monkeypatch.undo()
     assert os.listdir(tmp_path) == ["state-100"]
     checkpoint.load_state(tmp_path / "state-100")
+
+
+def test_a_state_can_be_spared_and_those_after_one_dropped(tmp_path: Path) -> None:
+    for nimg in (0, 100, 200, 1000):
+        save(tmp_path, nimg)
+    checkpoint.prune_states(tmp_path, 1, spared=tmp_path / "state-100")
+    assert sorted(os.listdir(tmp_path)) == ["state-100", "state-1000"]
+    checkpoint.drop_states(tmp_path, 100)
+    assert os.listdir(tmp_path) == ["state-100"]
+    checkpoint.drop_states(tmp_path, 0)
+    assert os.listdir(tmp_path) == []

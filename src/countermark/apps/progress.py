@@ -16,7 +16,10 @@ LINE_EVERY_S = 30.0
 
 
 class TrainingBar:
-    """Fraction done, images shown, images a second, time left, and the newest losses; nothing where it is `silent`."""
+    """Fraction done, images shown, images a second, time left, the newest losses, and what ails the training.
+
+    Nothing is shown where it is `silent`.
+    """
 
     def __init__(self, silent: bool = False) -> None:
         self.console = Console(stderr=True, quiet=silent)
@@ -33,6 +36,7 @@ class TrainingBar:
         self.first = (0.0, 0)
         self.line_at = time.monotonic()
         self.losses = ""
+        self.said: set[str] = set()
         self.trainer: Any = None
         if self.console.is_terminal:
             self.bar.start()
@@ -54,13 +58,17 @@ class TrainingBar:
     def update(self, trainer: Any, fraction: float, means: Mapping[str, float]) -> None:
         now = time.monotonic()
         if trainer is not self.trainer:  # the demo trains twice
-            self.trainer, self.first, self.losses = trainer, (now, trainer.nimg), ""
+            self.trainer, self.first, self.losses, self.said = trainer, (now, trainer.nimg), "", set()
             self.bar.reset(self.task)
         since_s, since_nimg = self.first
         speed = (trainer.nimg - since_nimg) / (now - since_s) if now > since_s else 0.0
         if means:
             self.losses = "  ".join(f"{key} {value:.3f}" for key, value in means.items() if key.endswith("/loss"))
-        text = f"{trainer.nimg:,} images  {speed:,.0f}/s  {self.losses}"
+        for finding in [trainer.findings[name] for name in trainer.findings if name not in self.said]:
+            self.say(f"health: {finding}")
+        self.said = set(trainer.findings)
+        ailments = "".join(f"  ! {name.replace('_', ' ')}" for name in trainer.findings)
+        text = f"{trainer.nimg:,} images  {speed:,.0f}/s  {self.losses}{ailments}"
         if self.console.is_terminal:
             self.bar.update(self.task, completed=min(fraction, 1.0), description=text)
         elif now - self.line_at > LINE_EVERY_S or fraction >= 1:

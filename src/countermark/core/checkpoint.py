@@ -126,11 +126,21 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{prefix}."): t for key, t in tensors.items() if key.startswith(f"{prefix}.")}
 
 
-def prune_states(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` states, and what an interrupted writer left."""
-    for path in states(run)[:-keep]:
-        doomed = run / f"{_PARTIAL}-old-{path.name}"
-        os.replace(path, doomed)  # a deletion that is interrupted must not leave half a state under a state's name
+def prune_states(run: Path, keep: int, spared: Path | None = None) -> None:
+    """Delete all but the newest `keep` states and the one `spared`, and what an interrupted writer left."""
+    _delete(run, [path for path in states(run)[:-keep] if path != spared])
+
+
+def drop_states(run: Path, after_nimg: int) -> None:
+    """Delete the states of more than `after_nimg` images, newest first."""
+    later = [path for path in states(run) if int(path.name.removeprefix("state-")) > after_nimg]
+    _delete(run, later[::-1])
+
+
+def _delete(run: Path, doomed: list[Path]) -> None:
+    for path in doomed:
+        # A deletion that is interrupted must not leave half a state under a state's name.
+        os.replace(path, run / f"{_PARTIAL}-old-{path.name}")
     for path in run.glob(f"{_PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
     sweep(run)

@@ -1,4 +1,4 @@
-"""The demo's page: self-contained HTML with released pictures and SVG charts."""
+"""The pages of a run and of the demo: self-contained HTML with released pictures and SVG charts."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ NUM_REALS = 64
 
 def write(folder: Path, run: Path, found: dict[str, Any], reals: PictureSet) -> Path:
     """Write report.html and its charts (charts/*.svg) below `folder`; returns the page's path."""
-    figures = charts(Journal(run / "metrics.jsonl").rows())
-    for name, chart in figures.items():
+    training = _training(run)
+    for name, chart in training["charts"].items():
         write_atomic(folder / "charts" / f"{name}.svg", str(chart).encode())
     some = reals.images[:: max(1, len(reals.images) // NUM_REALS)][:NUM_REALS]
     real_grid = Image(tiled(some).repeat(2, 0).repeat(2, 1))
     page = render(
         "report.html",
-        config=read_config(run),
+        **training,
         found=found,
-        charts=figures,
-        stages=_stages(run / "samples"),
         grid=picture_url((folder / "samples" / "grid.png").read_bytes(), "png"),
         reals=picture_url(encode(real_grid, "png"), "png"),
     )
@@ -38,15 +36,36 @@ def write(folder: Path, run: Path, found: dict[str, Any], reals: PictureSet) -> 
     return folder / "report.html"
 
 
-def charts(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The curves of a training, by name."""
+def write_run(run: Path) -> Path:
+    """Write report.html in a run's own folder: samples through training, curves, and findings; returns its path."""
+    write_atomic(run / "report.html", render("run.html", **_training(run)).encode())
+    return run / "report.html"
+
+
+def _training(run: Path) -> dict[str, Any]:
+    """What both pages show of a training."""
+    rows = Journal(run / "metrics.jsonl").rows()
     return {
-        "loss": line_chart("Loss", _series(rows, {"D": "D/loss", "G": "G/loss"})),
-        "grad_norm": line_chart("Gradient norm", _series(rows, {"D": "D/grad_norm", "G": "G/grad_norm"}), scale="log"),
-        "r_t": line_chart("r_t: mean sign of D on reals (1: overfitting)", _series(rows, {"r_t": "D/r_t"})),
-        "fd": line_chart("Frechet distance (own features)", _series(rows, {"FD": "metrics/fd"}), scale="log"),
-        "kid": line_chart("Kernel distance (own features)", _series(rows, {"KID": "metrics/kid"}), scale="symlog"),
+        "config": read_config(run),
+        "charts": charts(rows),
+        "health": [row for row in rows if "health" in row],
+        "stages": _stages(run / "samples"),
     }
+
+
+# Of each chart: title, key in metrics.jsonl of each curve, scale.
+CHARTS: dict[str, tuple[str, dict[str, str], str]] = {
+    "loss": ("Loss", {"D": "D/loss", "G": "G/loss"}, "linear"),
+    "grad_norm": ("Gradient norm", {"D": "D/grad_norm", "G": "G/grad_norm"}, "log"),
+    "r_t": ("r_t: mean sign of D on reals (1: overfitting)", {"r_t": "D/r_t"}, "linear"),
+    "fd": ("Frechet distance (own features)", {"FD": "metrics/fd"}, "log"),
+    "kid": ("Kernel distance (own features)", {"KID": "metrics/kid"}, "symlog"),
+}
+
+
+def charts(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The curves of a training, by name; those that it has no figures of are empty."""
+    return {name: line_chart(title, _series(rows, keys), scale=scale) for name, (title, keys, scale) in CHARTS.items()}
 
 
 def _series(rows: list[dict[str, Any]], keys: dict[str, str]) -> dict[str, list[tuple[float, float]]]:

@@ -17,13 +17,16 @@ from countermark.core.tracking import Track, untracked
 from countermark.data.image import MAX_MEMORY_BYTES, PictureSet, Shuffled, inspect, load
 from countermark.data.packaged import SYNTHETIC
 from countermark.data.sources import Batches, Source, open_source
-from countermark.jobs import detector, overrides
+from countermark.jobs import detector, overrides, report
 from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
 from countermark.models import blaming, find, is_file
+from countermark.training import health
 from countermark.training.distributed import Ranks
+from countermark.training.looks import Looks
 from countermark.training.loop import Length, Trainer, train
 from countermark.training.run import (
+    Journal,
     check_config,
     check_writable,
     document,
@@ -125,10 +128,15 @@ def train_model(
         if is_first and start is not None and newest_state(folder) is None:
             _adopt(trainer, spec, start, say)
         say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.units)} pictures of {data}")
-        follows = is_first and spec.kind == "image"
-        watch = Watch(spec, chosen, folder, config, pictures, metrics) if follows else None
+        watch, look = None, None
+        if is_first and spec.kind == "image":
+            watch, look = Watch(spec, chosen, folder, config, pictures, metrics), Looks(spec, chosen, pictures)
         length = length or Length(nimg=chosen.total_nimg)
-        last = train(trainer, folder, length, config=config, snapshot=watch, progress=progress)
+        last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
+        if is_first and spec.kind == "image":
+            report.write_run(folder)
+            for line in health.summary(Journal(folder / "metrics.jsonl").rows()):
+                say(line)
         if is_first and opponent is not None:
             detector.calibrate(folder, opponent, pictures, model if is_file(model) else None)
         return last

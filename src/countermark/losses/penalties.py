@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from countermark.core.chance import rand, randn
 from countermark.core.gradients import input_gradient
+from countermark.core.precision import full_precision
 from countermark.core.shares import gather
 
 
@@ -60,7 +61,7 @@ def off_diagonal(weights: Iterable[Tensor]) -> Tensor:
     BigGAN's orthogonal regularisation, which leaves the rows' norms free (arXiv:1809.11096, eq. 3, with weight 1e-4).
     """
     weights = list(weights)
-    with torch.autocast(weights[0].device.type, enabled=False):
+    with full_precision(weights[0]):
         grams = [weight.flatten(1) @ weight.flatten(1).T for weight in weights]
         return torch.stack([(gram - gram.diag().diag()).square().sum() for gram in grams]).sum()
 
@@ -77,7 +78,7 @@ def finite_difference(
     Its gradient in the weights of a D with ReLUs holds what their kinks do to the mean norm, which second derivatives
     leave out: truer, and noisier by 1 / h.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         v = step * randn(*x.shape, generator=generator).to(x)
         return ((judge(x + v) - judge(x - v)) / (2 * step)).square()

@@ -41,7 +41,7 @@ def _radii2(centres: np.ndarray, k: int) -> np.ndarray:
     """[N]: the squared distance of each of `centres` [N,F] to its k-th nearest other one."""
     radii2 = np.empty(len(centres))
     for start in range(0, len(centres), _ROWS):
-        distance2 = _squared_distances(centres[start : start + _ROWS], centres)
+        distance2 = squared_distances(centres[start : start + _ROWS], centres)
         distance2[np.arange(len(distance2)), start + np.arange(len(distance2))] = np.inf
         radii2[start : start + _ROWS] = np.partition(distance2, k - 1, axis=1)[:, k - 1]
     return radii2
@@ -51,14 +51,14 @@ def _count_inside(centres: np.ndarray, radii2: np.ndarray, points: np.ndarray) -
     """[M]: in how many balls each of `points` [M,F] lies; [N]: how many points lie in each ball."""
     num_balls, num_points = np.empty(len(points), dtype=np.int64), np.zeros(len(centres), dtype=np.int64)
     for start in range(0, len(points), _ROWS):
-        inside = _squared_distances(points[start : start + _ROWS], centres) <= radii2
+        inside = squared_distances(points[start : start + _ROWS], centres) <= radii2
         num_balls[start : start + _ROWS] = inside.sum(axis=1)
         num_points += inside.sum(axis=0)
     return num_balls, num_points
 
 
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """[N,M], exactly zero for equal points."""
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of all x [N,F] to all y [M,F]: [N,M], exactly zero for equal points."""
     norms = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)
     distance2 = norms - 2 * x @ y.T
     distance2[distance2 < _SAME_POINT * norms] = 0.0

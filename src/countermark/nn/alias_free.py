@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from countermark.core.precision import full_precision
 from countermark.nn.style import SLOPE
 
 
@@ -67,7 +68,7 @@ def filtered_leaky_relu(
     made = up * (x.shape[-1] - 1) + len(up_filter)
     needed = down * (out_size - 1) + len(down_filter)
     crop = (made - needed) // 2  # at both ends
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         row = (up * up_filter).repeat(channels, 1, 1, 1)
         x = F.conv_transpose2d(x.to(row.dtype), row, stride=(1, up), padding=(0, crop), groups=channels)
         x = F.conv_transpose2d(x, row.mT, stride=(up, 1), padding=(crop, 0), groups=channels)
@@ -88,7 +89,7 @@ def gaussian_blur(x: Tensor, deviation: float) -> Tensor:
     radius = int(3 * deviation)
     if not radius:
         return x
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         return _bands(x.shape[-2], deviation, radius, x) @ x @ _bands(x.shape[-1], deviation, radius, x)
 
 

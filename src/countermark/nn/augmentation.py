@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
+from countermark.core.precision import full_precision
 from countermark.core.shares import part, whole
 from countermark.core.spec import Schedule, Scheduled, Settings, at
 from countermark.nn.diffaugment import DiffAugment
@@ -82,7 +83,7 @@ class Augment(nn.Module):
             self.p.fill_(at(self.schedule, nimg))
         if not (p := self.p.item()):
             return x
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             return self._transform(x, _Draws(whole(len(x)), p, self.strengths, generator))
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from countermark.core.precision import full_precision
+
 
 def low_pass_kernel(taps: tuple[float, ...]) -> Tensor:
     """The separable filter [K,K] of the one-dimensional `taps`, normalised to sum 1."""
@@ -63,7 +65,7 @@ class _Adjoint(torch.autograd.Function):
 def _depthwise(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
     channels = x.shape[1]
     weight = kernel.to(x).repeat(channels, 1, 1, 1)
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         x = x.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight, stride=stride, padding=padding, groups=channels)
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
+from countermark.core.precision import full_precision
 from countermark.core.spec import Schedule, Scheduled, Settings
 from countermark.nn.attention import SelfAttention
 from countermark.nn.normalisation import BatchNorm, ConditionalBatchNorm
@@ -184,7 +185,7 @@ class ProjectionDiscriminator(nn.Module, ABC):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = self.features(x).relu().to(self.linear.weight.dtype).sum((2, 3))
-        with torch.autocast(x.device.type, enabled=False):  # a sum of many bfloat16 is one of few digits
+        with full_precision(x):  # a sum of many bfloat16 is one of few digits
             logits = self.linear(h)[:, 0]
             return logits if self.embed is None else logits + (self.embed(c) * h).sum(1)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from countermark.core.precision import full_precision
 from countermark.nn.convolution import conv_down, conv_up
 
 
@@ -39,7 +40,7 @@ class SpectralNorm(nn.Module):
         self.register_buffer("sv", torch.ones(1))
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        with full_precision(weight):
             W = _matrix(weight)
             v = F.normalize(self.u @ W.detach(), eps=self.eps)
             Wv = v @ W.T

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from countermark.core.precision import full_precision
 from countermark.core.shares import mean
 
 SLOPE = 0.2  # of the leaky ReLUs
@@ -66,7 +67,7 @@ class Mapping(nn.Module):
             self.add_module(f"fc{i}", Linear(num_in, w_dim, lr_multiplier=MAPPING_LR_MULTIPLIER))
 
     def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+        with full_precision(next(self.parameters())):
             x = torch.cat(self._inputs(z, c), 1)
             for i in range(self.num_layers):
                 x = leaky_relu(self.get_submodule(f"fc{i}")(x))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
+from countermark.core.precision import full_precision
 from countermark.core.shares import gather, part, whole
 from countermark.nn.activation import biased_leaky_relu
 from countermark.nn.convolution import conv2d
@@ -125,7 +126,7 @@ class Epilogue(nn.Module):
         self.out = Linear(width, num_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             x = x.to(self.out.weight.dtype)
             if self.num_deviations:
                 x = with_deviations(x, self.group, self.num_deviations)

@@ -11,10 +11,11 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from countermark.nn.shared import sharing
 from countermark.training.board import Board
 from countermark.training.cures import cured
 from countermark.training.distributed import Ranks
+from countermark.training.health import Finding, Health, copies
 from countermark.training.parts import in_turns
 from countermark.training.run import MAX_NIMG, Journal, locked, newest_state, write_config
 
@@ -40,6 +42,20 @@ REPORT_EVERY = 20  # iterations between rows of metrics.jsonl
 NUM_MARKS = 20  # snapshots and states in a training, besides a state at least every minute
 STATE_EVERY_S = 60.0
 KEPT_STATES = 2
+LOOK_EVERY_NIMG = 1000
+SLOWER = 0.5  # the learning rates after a rollback, as a part of those before
+
+
+class Order(Enum):
+    """What the first rank has the others do."""
+
+    AGREE = auto()
+    ADVANCE = auto()
+    END = auto()
+
+
+class NotFinite(CountermarkError):
+    """A reported number was not finite."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,8 @@ class Trainer:
             raise ValueError(f"it has no place for augment={settings.augment}")
         self.optimisers = _build_optimisers(self.phases, self.networks)
         self.num_z = spec.num_z(settings)
-        self.nimg = self.iteration = 0
+        self.nimg = self.iteration = self.rollbacks = 0
+        self.findings: Mapping[str, Finding] = {}  # those that hold, kept by `train`
         self.sums: dict[str, list[float]] = {}
 
     def advance(self, limit_nimg: int | None) -> None:
@@ -124,7 +141,8 @@ class Trainer:
             network.requires_grad_(name == phase.network)
         network = self.networks[phase.network]
         optimiser = self.optimisers[phase.network, phase.optimiser]
-        optimiser.param_groups[0].update(phase.optimiser.options(self.nimg))
+        options = phase.optimiser.options(self.nimg)
+        optimiser.param_groups[0].update(options | {"lr": options["lr"] * SLOWER**self.rollbacks})
         optimiser.zero_grad(set_to_none=True)
         terms, signs = self._gradients(phase, x, c)
         self.ranks.average([p.grad for p in network.parameters() if p.grad is not None])
@@ -158,7 +176,9 @@ class Trainer:
 
     def _terms(self, phase: Phase, networks: Mapping[str, nn.Module], x: Tensor, c: Tensor | None) -> dict[str, Tensor]:
         stream = (phase.label, self.iteration, 0)
-        torch.manual_seed(derive(self.seed, "global", *stream))  # dropout draws from torch's global generator
+        # After a rollback chance is another, so that what went wrong is not repeated.
+        seed = derive(self.seed, "rollback", self.rollbacks) if self.rollbacks else self.seed
+        torch.manual_seed(derive(seed, "global", *stream))  # dropout draws from torch's global generator
         if self.settings.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         step = Step(
@@ -168,7 +188,7 @@ class Trainer:
             self.settings,
             self.num_z,
             self.nimg,
-            generator(self.seed, *stream),
+            generator(seed, *stream),
             optimisers=self.optimisers,
         )
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.settings.bf16):
@@ -198,13 +218,22 @@ class Trainer:
         return means
 
     def check_finite(self) -> None:
-        """Raises CountermarkError when a term that was reported since the last report is not a finite number."""
+        """Raises NotFinite when a term that was reported since the last report is not a finite number."""
         for key, (total, _) in self.sums.items():
             if not math.isfinite(total):
-                raise CountermarkError(
+                raise NotFinite(
                     f"{key} became {total} before image {self.nimg}; the last good state stands: lower the learning "
                     "rate or raise gamma, and start a new run"
                 )
+
+    @torch.no_grad()
+    def weight_norms(self) -> dict[str, float]:
+        """The norms of all weights of every network that learns, as `<network>/weight_norm`."""
+        norms = {}
+        for name in dict.fromkeys(phase.network for phase in self.phases):
+            weights = [weight.norm() for weight in self.networks[name].parameters()]
+            norms[f"{name}/weight_norm"] = float(torch.stack(weights).norm())
+        return {key: norm for key, norm in norms.items() if math.isfinite(norm)}
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -232,14 +261,14 @@ class Trainer:
                 {str(i): _optimiser_tensors(optimiser) for i, optimiser in enumerate(self.optimisers.values())}
             ),
         }
-        return groups, {"iteration": self.iteration, "sums": self.sums}
+        return groups, {"iteration": self.iteration, "rollbacks": self.rollbacks, "sums": self.sums}
 
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]], record: Mapping[str, Any]) -> None:
         """Take over a state. Raises CountermarkError when it belongs to other networks."""
         self.adopt(groups)
         for i, optimiser in enumerate(self.optimisers.values()):
             _load_optimiser(optimiser, checkpoint.below(groups["optimisers"], str(i)))
-        self.nimg, self.iteration = record["nimg"], record["iteration"]
+        self.nimg, self.iteration, self.rollbacks = record["nimg"], record["iteration"], record.get("rollbacks", 0)
         self.sums = {key: list(total) for key, total in record["sums"].items()}
 
     def agree(self) -> None:
@@ -265,6 +294,14 @@ class Trainer:
             raise CountermarkError(f"the state belongs to other networks ({reason})") from error
 
 
+class Look(Protocol):
+    """What `train` asks about pictures (training/looks.py has it): the copies in the set, and figures `health/...`."""
+
+    def copies(self) -> float: ...
+
+    def __call__(self, trainer: Trainer) -> dict[str, float]: ...
+
+
 def train(
     trainer: Trainer,
     folder: Path,
@@ -272,6 +309,7 @@ def train(
     *,
     config: Mapping[str, Any] | None = None,
     snapshot: Callable[[Trainer, int], dict[str, float]] | None = None,
+    look: Look | None = None,
     progress: Callable[[Trainer, float, Mapping[str, float]], None] | None = None,
 ) -> Path:
     """Train in `folder` until `length`, from its newest state if there is one; returns the last state.
@@ -280,56 +318,76 @@ def train(
     Of several ranks the first does all that is told here, and the others follow it.
     `snapshot(trainer, mark)` runs before the first image and NUM_MARKS times on the way and returns figures for
     metrics.jsonl; `progress(trainer, fraction, means)` is called after every batch.
-    Raises UsageError when another process trains here, CountermarkError for damaged states and full disks.
+    What training/health.py finds in the rows of metrics.jsonl, with what `look` adds to them every LOOK_EVERY_NIMG
+    images, becomes a row of its own, and stands in trainer.findings while it holds.
+    Numbers that are not finite send the run back to the last mark's state, or to its start, once.
+    Raises UsageError when another process trains here, CountermarkError for damaged states, full disks, and numbers
+    that are not finite for the second time.
     """
     if trainer.ranks.rank:
         return _follow(trainer, folder, length)
     with locked(folder):
         if config is not None:
             write_config(folder, config)
-        checkpoint.prune_states(folder, KEPT_STATES)
+        checkpoint.prune_states(folder, KEPT_STATES + 1)  # a writer may have been stopped before it deleted one
         sweep(folder / "samples")
-        session = _Session(trainer, folder, length, snapshot, progress)
-        with closing(session.board):
+        session = _Session(trainer, folder, length, snapshot, look, progress)
+        with closing(session):
             return session.run()
 
 
 def _follow(trainer: Trainer, folder: Path, length: Length) -> Path:
     """What a rank does that is not the first: the same steps from the same state, for as long as the first one says."""
-    trainer.agree()
-    while trainer.ranks.agreed(False):
-        trainer.advance(length.nimg)
+    order = Order.AGREE
+    while order is not Order.END:
+        if order is Order.AGREE:
+            trainer.agree()
+        else:
+            trainer.advance(length.nimg)
+        order = trainer.ranks.agreed(order)
     return checkpoint.state_folder(folder, trainer.nimg)
 
 
 class _Session:
     """One process' work on a run: when to report, to take a snapshot, and to write a state."""
 
-    def __init__(self, trainer: Trainer, folder: Path, length: Length, snapshot: Any, progress: Any) -> None:
+    def __init__(
+        self, trainer: Trainer, folder: Path, length: Length, snapshot: Any, look: Look | None, progress: Any
+    ) -> None:
         self.trainer, self.folder, self.length = trainer, folder, length
-        self.snapshot, self.progress = snapshot, progress
+        self.snapshot, self.look, self.progress = snapshot, look, progress
         self.metrics, self.timing = Journal(folder / "metrics.jsonl"), Journal(folder / "timing.jsonl")
+        # Where NaN sends the run: the last state at a mark, which no clock moves, or the start, kept here till then.
+        self.good_nimg = 0
+        self.start: tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None = None
+        self.is_new = newest_state(folder) is None
         self.earlier_s = self._resume()
         self.started = self.state_written = time.monotonic()
         self.board = Board(folder / "tensorboard", trainer.nimg)
+
+    def close(self) -> None:
+        self.board.close()
 
     def _resume(self) -> float:
         """Go to the newest state; returns the seconds that earlier processes trained up to it."""
         newest = newest_state(self.folder)
         if newest is None:
-            self.metrics.cut(0)
+            self._cut(0)
             self.timing.cut(0)
             return 0.0
         groups, record = checkpoint.load_state(newest)
         try:
             self.timing.mend()
-            numbers = [record[name] for name in ("nimg", "iteration", "metrics_bytes")]
+            record = {"rollbacks": 0, "good_nimg": record["nimg"], **record}  # states of before there were any
+            names = ("nimg", "iteration", "metrics_bytes", "rollbacks", "good_nimg")
+            numbers = [record[name] for name in names]
             sound = all(type(number) is int and 0 <= number <= MAX_NIMG for number in numbers)
             sums = record["sums"].values()
             if not sound or any([type(number) in (int, float) for number in total] != [True] * 2 for total in sums):
                 raise ValueError("numbers that no training leaves")
             self.trainer.restore(groups, record)
-            self.metrics.cut(record["metrics_bytes"])
+            self.good_nimg = record["good_nimg"]
+            self._cut(record["metrics_bytes"])
             rows = [row for row in self.timing.rows() if row["nimg"] <= self.trainer.nimg]
             return float(rows[-1]["elapsed_s"]) if rows else 0.0
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -337,27 +395,64 @@ class _Session:
                 f"{newest} or timing.jsonl is damaged or foreign ({type(error).__name__}); start a new run"
             ) from error
 
+    def _cut(self, num_bytes: int) -> None:
+        """Forget the rows after a state, and know what those before it say."""
+        self.metrics.cut(num_bytes)
+        self.health = Health(self.metrics.rows())
+        self.trainer.findings = self.health.standing
+
     @property
     def elapsed_s(self) -> float:
         return self.earlier_s + time.monotonic() - self.started
 
     def run(self) -> Path:
         self.trainer.agree()
-        fraction = self._fraction()
-        mark = int(fraction * NUM_MARKS)
-        if self.trainer.nimg == 0:
+        self.mark = int(self._fraction() * NUM_MARKS)
+        if self.is_new:
+            self._put(self.trainer.weight_norms())
             self._take_snapshot(0)
-        while self.trainer.ranks.agreed(fraction < 1):
+            for finding in copies(self.look.copies()) if self.look else []:
+                self._note(finding)
+            self.start = copy.deepcopy(self._state())
+        while True:
+            try:
+                return self._train()
+            except NotFinite as error:
+                self._roll_back(error)
+                self.trainer.ranks.agreed(Order.AGREE)
+                self.trainer.agree()
+
+    def _train(self) -> Path:
+        fraction = self._fraction()
+        while self.trainer.ranks.agreed(Order.ADVANCE if fraction < 1 else Order.END) is Order.ADVANCE:
             self.trainer.advance(self.length.nimg)
             fraction = self._fraction()  # read once: the clock may not pass the end between a mark and the loop's end
             self._report(fraction)
-            if (now := min(int(fraction * NUM_MARKS), NUM_MARKS)) > mark:
-                mark = now
-                self._take_snapshot(mark)
-                self._write_state()
+            if (now := min(int(fraction * NUM_MARKS), NUM_MARKS)) > self.mark:
+                self.trainer.check_finite()
+                self.mark = now
+                self._take_snapshot(now)
+                self._write_state(at_mark=True)
             elif time.monotonic() - self.state_written > STATE_EVERY_S:
-                self._write_state()
-        return self._write_state()
+                with suppress(NotFinite):  # the clock may not say when a run is found broken: the next report does
+                    self._write_state(at_mark=False)
+        return self._write_state(at_mark=True)
+
+    def _roll_back(self, error: NotFinite) -> None:
+        """Go back to the last good state, once, and on from there with smaller steps. Raises `error` the second time,
+        and where that state is gone."""
+        good = checkpoint.state_folder(self.folder, self.good_nimg)
+        if self.trainer.rollbacks or (self.start is None and not good.exists()):
+            raise error
+        noticed_nimg = self.trainer.nimg
+        groups, record = self.start or checkpoint.load_state(good)
+        self.trainer.restore(groups, record)
+        self.trainer.rollbacks += 1
+        self._cut(record["metrics_bytes"])
+        checkpoint.drop_states(self.folder, self.good_nimg)
+        self.board.close()
+        self.board = Board(self.folder / "tensorboard", self.trainer.nimg)
+        self._note(Finding("nan", noticed_nimg))
 
     def _fraction(self) -> float:
         return self.length.fraction(self.trainer.nimg, self.elapsed_s)
@@ -365,32 +460,60 @@ class _Session:
     def _report(self, fraction: float) -> None:
         means = {}
         if self.trainer.iteration % REPORT_EVERY == 0:
-            means = self.trainer.means()
-            self.metrics.append({"nimg": self.trainer.nimg, **means})
+            means = self.trainer.means() | self.trainer.weight_norms() | self._look()
+            self._put(means)
             self.timing.append({"nimg": self.trainer.nimg, "elapsed_s": round(self.elapsed_s, 3)})
-            self.board.scalars(means, self.trainer.nimg)
         if self.progress is not None:
             self.progress(self.trainer, fraction, means)
+
+    def _look(self) -> dict[str, float]:
+        """What a look finds, at the first report after every LOOK_EVERY_NIMG images."""
+        nimg, since = self.trainer.nimg, REPORT_EVERY * self.trainer.settings.batch
+        due = nimg // LOOK_EVERY_NIMG > max(nimg - since, 0) // LOOK_EVERY_NIMG
+        return self.look(self.trainer) if self.look and due else {}
+
+    def _put(self, figures: Mapping[str, float]) -> None:
+        """A row of figures, and one for every finding that begins with it."""
+        self.metrics.append({"nimg": self.trainer.nimg, **figures})
+        self.board.scalars(figures, self.trainer.nimg)
+        for finding in self.health.observe(figures):
+            self._note(finding)
+
+    def _note(self, finding: Finding) -> None:
+        """A row of its own for what was found, which stands from now on."""
+        row = finding.row(self.trainer.nimg)
+        self.metrics.append(row)
+        self.health.observe(row)
 
     def _take_snapshot(self, mark: int) -> None:
         if self.snapshot is None:
             return
         figures = self.snapshot(self.trainer, mark)
         if figures:
-            self.metrics.append({"nimg": self.trainer.nimg, **figures})
-            self.board.scalars(figures, self.trainer.nimg)
+            self._put(figures)
         self.board.pictures(self.folder / "samples", mark, self.trainer.nimg)
 
-    def _write_state(self) -> Path:
+    def _write_state(self, at_mark: bool) -> Path:
+        """Raises NotFinite as `check_finite`."""
         self.trainer.check_finite()
-        self.metrics.flush()  # its length goes into the state
-        groups, record = self.trainer.state()
-        record = {**record, "metrics_bytes": len(self.metrics)}
+        if self.start is not None and not at_mark:
+            checkpoint.save_state(self.folder, 0, *self.start)  # a later process has the start from the disk
+        self.start = None
+        self.good_nimg = self.trainer.nimg if at_mark else self.good_nimg
+        groups, record = self._state()
         self.timing.append({"nimg": self.trainer.nimg, "elapsed_s": round(self.elapsed_s, 3)})
         path = checkpoint.save_state(self.folder, self.trainer.nimg, groups, record)
-        checkpoint.prune_states(self.folder, KEPT_STATES)
+        good = checkpoint.state_folder(self.folder, self.good_nimg)
+        checkpoint.prune_states(self.folder, KEPT_STATES if at_mark else 1, spared=good)
         self.state_written = time.monotonic()
         return path
+
+    def _state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """The trainer's state, with the length of metrics.jsonl and where NaN would send it."""
+        self.metrics.flush()
+        groups, record = self.trainer.state()
+        own = {"nimg": self.trainer.nimg, "metrics_bytes": len(self.metrics), "good_nimg": self.good_nimg}
+        return groups, record | own
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:

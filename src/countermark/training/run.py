@@ -225,15 +225,20 @@ class Journal:
             self.cut(self.path.read_bytes().rfind(b"\n") + 1)
 
     def flush(self) -> None:
-        """Bring what was appended to the disk."""
+        """Bring what was appended to the disk. Raises CountermarkError when it is full."""
         if self.path.exists():
-            with self.path.open("rb") as stream:
+            with self._writing(), self.path.open("rb") as stream:
                 os.fsync(stream.fileno())
 
     def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row. Raises CountermarkError when the disk is full."""
+        with self._writing(), self.path.open("a") as stream:
+            stream.write(json.dumps(dict(row)) + "\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            with self.path.open("a") as stream:
-                stream.write(json.dumps(dict(row)) + "\n")
+            yield
         except OSError as error:
             raise CountermarkError(f"cannot write {self.path}: {error.strerror}; free space and run again") from error
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from countermark.core.chance import rand, randint, randn
 from countermark.core.errors import UsageError
+from countermark.core.precision import full_precision
 from countermark.core.shares import mean, whole
 from countermark.core.spec import Phase, Schedule, Settings, Spec, Step
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
@@ -68,7 +69,7 @@ class StyledConv(nn.Module):
         self.up = up
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             styles = self.affine(w)
             gains = demodulation(self.weight, styles)
         x = self._convolved(modulated(x, styles))
@@ -101,7 +102,7 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             styles = self.affine(w) / math.sqrt(self.weight.shape[1])
         return conv2d(modulated(x, styles), self.weight).to(self.bias.dtype) + self.bias[:, None, None]
 

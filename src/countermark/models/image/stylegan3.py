@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import CountermarkError, UsageError
+from countermark.core.precision import full_precision
 from countermark.core.shares import mean, whole
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.adversarial import non_saturating_d, non_saturating_g
@@ -134,7 +135,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("phases", torch.rand(signal.channels) - 0.5)
 
     def forward(self, w: Tensor) -> Tensor:
-        with torch.autocast(w.device.type, enabled=False):
+        with full_precision(w):
             matrix = self._own(w) @ self.transform
             freqs = self.freqs @ matrix[:, :, :2]  # [N,C,2]
             phases = self.phases + matrix[:, :, 2] @ self.freqs.T
@@ -210,7 +211,7 @@ class Layer(ModulatedConv):
             self.register_buffer(name, taps)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             styles = self.affine(w)
             gains = demodulation(self.weight, styles)
         x = self._convolved(x, styles)
@@ -227,7 +228,7 @@ class ToImage(ModulatedConv):
         super().__init__(in_channels, out_channels, 1, w_dim)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             styles = self.affine(w) / math.sqrt(self.weight.shape[1])
         return self._convolved(x, styles).to(self.bias.dtype) + self.bias[:, None, None]
 

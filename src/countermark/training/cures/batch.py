@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from countermark.core.precision import full_precision
 from countermark.core.shares import gather
 from countermark.core.spec import Scheduled, Settings, Spec, Step, at
 from countermark.nn.stylegan2 import with_deviations
@@ -78,7 +79,7 @@ class Looking(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         features, logits = self._features_and_logits(x, c)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             return logits + self.linear(self.layer(features.to(self.linear.weight.dtype)))[:, 0]
 
 
