@@ -105,7 +105,7 @@ def test_what_is_asked_for_next_is_decoded_before() -> None:
     stream.at(0, 5)
     stream.pictures.images.decoded.pool.shutdown()  # type: ignore[union-attr]
     before = source.num_reads
-    stream.pictures.images[stream._places(5, 10)]
+    stream.pictures.images[stream._places(5, 10, 1)]
     assert source.num_reads == before == NUM + 15
 
 

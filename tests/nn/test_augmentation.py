@@ -226,7 +226,7 @@ def test_what_build_returns() -> None:
 
 
 def test_settings_name_every_set() -> None:
-    assert get_args(get_type_hints(Settings)["augment"]) == ("", *SETS)
+    assert get_args(get_type_hints(Settings)["augment"]) == ("", *SETS, "diffaugment")
 
 
 @pytest.mark.parametrize("p", [1.5, -0.1, Schedule(0, 2, 100)])

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from countermark.core.chance import rand, randint, randn
+from countermark.core.chance import rand, randn
 from countermark.core.shares import gather
 from countermark.core.spec import Scheduled, Settings, Spec, Step
 from countermark.nn.augmentation import Augment
@@ -62,12 +62,10 @@ class Replay(nn.Module):
         return mixed
 
     def _keep(self, x: Tensor, classes: Tensor, generator: torch.Generator) -> None:
-        places = randint(0, len(self.classes), len(x), generator=generator)
-        kept = rand(len(x), generator=generator) < 0.5
-        x, classes, places = gather(x), gather(classes), gather(places)
-        kept = gather(kept.long()).nonzero()[:, 0]
-        self.pictures[places[kept]] = x[kept].to(self.pictures)
-        self.classes[places[kept]] = classes[kept].to(self.classes)
+        kept = gather((rand(len(x), generator=generator) < 0.5).long()).nonzero()[:, 0]
+        places = torch.randperm(len(self.classes), generator=generator)[: len(kept)]  # no place twice
+        self.pictures[places] = gather(x)[kept].to(self.pictures)
+        self.classes[places] = gather(classes)[kept].to(self.classes)
 
 
 def _replay(spec: Spec, share: Scheduled) -> Spec:
