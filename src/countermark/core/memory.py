@@ -10,7 +10,7 @@ import ctypes
 import platform
 
 # malloc.h of glibc
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 _AHEAD_BYTES = 64 * 2**20
 
 
@@ -19,6 +19,7 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)
+    libc.mallopt(_M_ARENA_MAX, 1)  # or a thread could not take what another one freed (training/parts.py)
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(_M_TOP_PAD, _AHEAD_BYTES)

@@ -168,8 +168,9 @@ class Trainer:
                 )
                 with torch.autograd.set_multithreading_enabled(False):  # a device's one thread cannot wait for itself
                     (terms["loss"] / num).backward()
-                means = mean(torch.stack([value.detach().double().mean() for value in terms.values()]))
-                signs = gather(terms["r_t"].detach()) if "r_t" in terms else None
+                terms = {name: value.detach() for name, value in terms.items()}  # their graph takes memory
+                means = mean(torch.stack([value.double().mean() for value in terms.values()]))
+                signs = gather(terms["r_t"]) if "r_t" in terms else None
                 return dict(zip(terms, means, strict=True)), signs
 
         return in_turns(num, work, ranks.total)[0]
