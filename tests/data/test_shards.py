@@ -176,6 +176,18 @@ def test_a_damaged_header_in_the_middle_is_no_end(tmp_path: Path) -> None:
         open_source(path)
 
 
+@pytest.mark.parametrize("num_kept", [1024, 2048])
+def test_zeros_that_a_download_has_not_filled_yet_are_no_end(tmp_path: Path, num_kept: int) -> None:
+    path = make_tar(tmp_path / "x.tar", {f"{i}.png": png(i) for i in range(8)})
+    data = path.read_bytes()
+    path.write_bytes(data[:num_kept] + bytes(1024) + data[num_kept + 1024 :])
+    with pytest.raises(CountermarkError, match="damaged or cut off"):
+        open_source(path)
+    path.write_bytes(data[:num_kept] + bytes(3 * 2**20))
+    with pytest.raises(CountermarkError, match="damaged or cut off"):
+        open_source(path)
+
+
 def test_missing_shards_are_counted(tmp_path: Path) -> None:
     make_shards(tmp_path, 2)
     with pytest.raises(UsageError, match=r"2 of 4 shards are not there, first .*02\.tar"):

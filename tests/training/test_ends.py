@@ -141,7 +141,7 @@ def test_a_run_goes_back_once_with_smaller_steps_and_other_chance(tmp_path: Path
 
 
 def test_the_second_time_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(CountermarkError, match=r"D/.* became nan before image .*last good state stands"):
+    with pytest.raises(CountermarkError, match=r"D/.* became nan before image .*what was written before stands"):
         run(tmp_path, 3_200, poisoned(2_400, times=2))
     rows = Journal(tmp_path / "metrics.jsonl").rows()
     assert [row["health"] for row in rows if "health" in row] == ["nan"]

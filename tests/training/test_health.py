@@ -95,7 +95,9 @@ def test_weights_that_grow_threefold_at_once_explode_and_slow_growth_is_learning
 
 
 def test_where_no_picture_is_held_out_r_t_speaks() -> None:
-    assert named([*WARM, *[{**look(), "D/r_t": 1.0}] * PATIENCE]) == ["overfitting"]
+    sure = {**look(), "D/r_t": 1.0}
+    assert named([*WARM, *[{**sure, "health/held_out": 0.0}] * PATIENCE]) == ["overfitting"]
+    assert named([*WARM, *[{**sure, "health/held_out": 9.0}] * PATIENCE]) == []  # D could not be asked, and that is all
     assert named([*WARM, *[{**look(r_v=0.0, r_v_low=-0.2), "D/r_t": 1.0}] * PATIENCE]) == []
 
 

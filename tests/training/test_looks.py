@@ -46,7 +46,7 @@ def test_every_model_can_be_looked_at_and_nothing_moves(spec: Spec) -> None:
     run.advance(None)
     before = tensors(run)
     figures = looked(run, spec, pictures)
-    assert set(figures) == {f"health/{name}" for name in (*OF_SAMPLES, "r_v", "r_v_low")}
+    assert set(figures) == {f"health/{name}" for name in (*OF_SAMPLES, "r_v", "r_v_low", "held_out")}
     assert all(np.isfinite(list(figures.values())))
     after = tensors(run)
     assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
@@ -71,7 +71,7 @@ def test_nothing_is_said_of_an_average_that_is_still_the_first_weights() -> None
 
 def test_colour_and_odd_batches_are_looked_at_too() -> None:
     run = trainer(pictures=coloured(DIGITS, 3), batch=10, ema_halflife_nimg=0)
-    assert len(looked(run, pictures=coloured(DIGITS, 3))) == len(OF_SAMPLES) + 2
+    assert len(looked(run, pictures=coloured(DIGITS, 3))) == len(OF_SAMPLES) + 3
 
 
 def test_training_and_held_out_pictures_are_of_their_parts() -> None:
@@ -102,7 +102,7 @@ class Stubborn(nn.Module):
 def test_a_user_s_discriminator_that_asks_for_other_things_is_not_asked() -> None:
     run = trainer(ema_halflife_nimg=0)
     run.networks["D"] = Stubborn()
-    assert set(looked(run)) == {f"health/{name}" for name in OF_SAMPLES}
+    assert set(looked(run)) == {f"health/{name}" for name in (*OF_SAMPLES, "held_out")}
 
 
 def test_r_v_by_hand() -> None:

@@ -167,6 +167,12 @@ def _names(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
+def _cures(text: str) -> list[str]:
+    if not all(parts := text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of cures like pacgan=2,dragan")
+    return parts
+
+
 def _add_json(command: Any) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
 
@@ -259,7 +265,7 @@ def _train(commands: Any) -> None:
     command.add_argument("--against-model", metavar="FILE.py:SPEC", help="its model's file, if it is your own")
     command.add_argument("--metrics", type=_names, default=[], help="figures to follow: fd,kid,pr,dc")
     command.add_argument(
-        "--cures", type=_names, default=[], metavar="NAME[=NUMBER],...", help="such as pacgan=2,dragan (docs/cures.md)"
+        "--cures", type=_cures, default=[], metavar="NAME[=NUMBER],...", help="such as pacgan=2,dragan (docs/cures.md)"
     )
     command.add_argument(
         "--memory",

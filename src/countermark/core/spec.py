@@ -164,7 +164,11 @@ class Step:
         x: [N,C,H,W] or, with sides=2, reals and then fakes [2N,C,H,W]. They pass as one batch, which halves the number
         of operations and moves spectral normalisation's power iteration by one step, as in BigGAN's code.
         """
-        D, x = self.networks["D"], self.seen(x)
+        return self.logits(self.seen(x), sides)
+
+    def logits(self, x: Tensor, sides: int = 1) -> Tensor:
+        """D's logits of what it sees, as in `judge`."""
+        D = self.networks["D"]
         if sides > 1 and self.apart:
             return torch.cat([D(side, self.c) for side in x.chunk(sides)])
         return D(x, None if self.c is None else torch.cat([self.c] * sides))

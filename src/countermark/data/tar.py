@@ -14,6 +14,7 @@ from countermark.data.encoded import MAX_PICTURES, refuse_leaving
 
 MAX_MEMBERS = 3 * MAX_PICTURES  # of a tar: a picture, its class, and something else
 MAX_HEADER_BYTES = 8192  # of a header's extension: a name of 4,096 bytes, and some attributes
+MAX_PADDING_BYTES = 2**20  # of zeros at the end: programs write up to a record, which most have of 10,240 bytes
 MAX_ATTRIBUTES = 100  # for all members at once
 _LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE)
 _MANY_DIGITS = re.compile(rb"\d{256}")
@@ -59,9 +60,11 @@ def _checked(stream: BinaryIO, path: Path) -> Iterator[Member]:
             raise CountermarkError(f"{printable(path)}: member {printable(info.name)} is no plain file; refused")
         if info.isfile():
             yield Member(re.sub(r"^(\./+)+", "", info.name), info.offset_data, info.size)
-    # The parser takes a header that is damaged for the end, and what follows it would be lost without a word.
+    # The parser takes a header that is damaged for the end, and what follows it would be lost without a word; so would
+    # what lies behind zeros that a download has not filled yet.
     stream.seek(archive.offset)
-    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    end = stream.read(MAX_PADDING_BYTES + 1)
+    if not tarfile.BLOCKSIZE <= len(end) <= MAX_PADDING_BYTES or any(end):
         raise CountermarkError(f"{printable(path)}: damaged or cut off after {count} members; fetch or make it again")
 
 

@@ -22,7 +22,7 @@ def line_chart(
 ) -> Markup:
     """`series` (label to (images shown, value) pairs) as an <svg>. scale: of the values, as matplotlib names it.
 
-    x: what the first of each pair is a thousandth of, where it is no number of images.
+    x: the label of the first values, which are divided by a thousand.
     """
     figure = Figure(figsize=(4.6, 2.8), layout="constrained")
     axes = figure.subplots()

@@ -62,6 +62,8 @@ def inspect_data(
     source = open_source(name, track=track)
     outs = None if out is None else pack.places(out, name, size)
     if page is not None:
+        if Path(page).suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"sheet: {page} is no name for a page; use .html, as in sheet.html")
         check_page(Path(page), "sheet")
     looks, broken = _looked_at(source, track)
     found = _report(source, looks, broken)

@@ -24,7 +24,7 @@ from countermark.models import blaming, find, is_file
 from countermark.training import health
 from countermark.training.distributed import Ranks
 from countermark.training.looks import Looks
-from countermark.training.loop import Length, Trainer, train
+from countermark.training.loop import Length, NotFinite, Trainer, train
 from countermark.training.run import (
     Journal,
     check_config,
@@ -132,8 +132,13 @@ def train_model(
         if is_first and spec.kind == "image":
             watch, look = Watch(spec, chosen, folder, config, pictures, metrics), Looks(spec, chosen, pictures)
         length = length or Length(nimg=chosen.total_nimg)
-        last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
-        if is_first and spec.kind == "image":
+        try:
+            last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
+        except NotFinite:
+            if look is not None:
+                report.write_run(folder)
+            raise
+        if look is not None:
             report.write_run(folder)
             for line in health.summary(Journal(folder / "metrics.jsonl").rows()):
                 say(line)
@@ -225,10 +230,12 @@ def _adopt(trainer: Trainer, spec: Spec, start: str | Path, say: Callable[[str],
         raise UsageError(f"from: {start} holds no state yet; train it first")
     groups = checkpoint.load_state(state)[0]
     how, fresh = "was imported", config.get("fresh")
+    learning = [name for name, network in trainer.networks.items() if list(network.parameters())]
     if "networks" not in groups:  # a trained model that ships
         groups["networks"] = {**trainer.state()[0]["networks"], **groups.get("averages", {})}
-        learning = [name for name, network in trainer.networks.items() if list(network.parameters())]
         how, fresh = "ships", named(set(learning) - set(spec.averaged))
+    # What has no weights remembers another training: means, old pictures, how often to augment.
+    groups["networks"] = {key: t for key, t in groups["networks"].items() if key.partition(".")[0] in learning}
     try:
         trainer.adopt(groups)
     except CountermarkError as error:

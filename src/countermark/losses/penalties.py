@@ -74,19 +74,22 @@ def finite_difference(
     ((D(x + h v) - D(x - h v)) / 2h)^2 with h = `step` and v ~ N(0, I): its mean over v is the squared norm, but for an
     error in h^2 and D's third derivatives; its variance is twice the squared norm's square. It is the approximation of
     R1 and R2 by noise (arXiv:2501.08316) with a central difference. D is asked in float32 whatever autocast says:
-    bfloat16 has too few digits for differences.
+    bfloat16 has too few digits for differences. judge gets both sides as one batch [2N,...], in one pass: between two,
+    spectral normalisation would move D.
     Its gradient in the weights of a D with ReLUs holds what their kinks do to the mean norm, which second derivatives
     leave out: truer, and noisier by 1 / h.
     """
     with full_precision(x):
         x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         v = step * randn(*x.shape, generator=generator).to(x)
-        return ((judge(x + v) - judge(x - v)) / (2 * step)).square()
+        above, below = judge(torch.cat([x + v, x - v])).chunk(2)
+        return ((above - below) / (2 * step)).square()
 
 
 def around(x: Tensor, generator: torch.Generator) -> Tensor:
-    """x [N,...] with noise of half its deviation: where DRAGAN asks for a gradient of norm 1 (arXiv:1705.07215, eq. 1).
+    """x [N,...] with normal noise of half its deviation: DRAGAN's neighbours of reals (arXiv:1705.07215, eq. 1).
 
-    Its authors' code adds uniform noise of that size; the paper's is normal, as here.
+    Its authors' code has uniform noise of that size, and takes the gradient between x and its neighbour, as
+    `one_centred` does; the paper takes it at the neighbour.
     """
     return x + gather(x).std() / 2 * randn(*x.shape, generator=generator).to(x)

@@ -27,12 +27,12 @@ GROWN = 3.0
 
 ADVICE = {
     "mode_collapse": (
-        "samples are twins of few pictures: start a new run with a lower lr or --cures minibatch_std,pacgan=2, or "
+        "samples are twins of few pictures: start a new run with a lower lr or --cures pacgan=2, or "
         "of another model (r3gan, stylegan2)"
     ),
     "overfitting": (
         "D knows the training pictures by heart and takes others for fakes: give more pictures, or start a new run "
-        "with augment=bgc or --cures lecam,r1"
+        "with augment=bgc or --cures lecam"
     ),
     "memorisation": (
         "samples are copies of training pictures: give more pictures, train for fewer images, or start a new run "
@@ -43,11 +43,11 @@ ADVICE = {
     ),
     "vanishing_gradients": (
         "a network hardly learns any more: start a new run with a non-saturating or Wasserstein loss (wgan_gp, r3gan), "
-        "a lower lr of D, or --cures instance_noise,r1"
+        "a lower lr of D, or --cures instance_noise"
     ),
     "exploding_gradients": (
         "gradients are far beyond what this or any sound run has: start a new run with a tenth of lr, a higher gamma, "
-        "or --cures r1,dragan"
+        "or --cures clip_gradients"
     ),
     "nan": (
         "numbers stopped being finite: the run went back to its last good state and goes on with half the learning "
@@ -82,7 +82,11 @@ def copies(share: float) -> list[Finding]:
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """One line on what a run's rows name, none when that is nothing."""
-    found = [f"{row['health'].replace('_', ' ')} at {row['nimg']:,} images" for row in rows if "health" in row]
+    found = [
+        f"{row['health'].replace('_', ' ')} at {row['figure' if row['health'] == 'nan' else 'nimg']:,} images"
+        for row in rows
+        if "health" in row
+    ]
     return [f"health: {', '.join(found)}; metrics.jsonl has the advice"] if found else []
 
 
@@ -172,7 +176,7 @@ class Health:
             yield "memorisation", row["health/memorised"], row["health/memorised"] >= MEMORISED
         if "health/r_v_low" in row:
             yield "overfitting", row["health/r_v"], row["health/r_v_low"] >= OVERFITTED
-        elif "health/coverage" in row and "D/r_t" in row:  # no picture was held out
+        elif row.get("health/held_out") == 0 and "D/r_t" in row:
             yield "overfitting", row["D/r_t"], row["D/r_t"] >= ALL_TOLD_APART
 
     def _collapse(self, row: Mapping[str, Any]) -> tuple[str, float, bool]:

@@ -8,7 +8,6 @@ moves, so a run is the same with looks and without.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -72,9 +71,9 @@ class Looks:
         settings = trainer.settings
         if "G" not in trainer.averages or trainer.nimg < 2 * at(settings.ema_halflife_nimg, trainer.nimg):
             return {}
-        num = len(SEEDS) if settings.size <= SIDE_AT_ONCE else _part(settings)
+        num = len(SEEDS) if settings.size <= SIDE_AT_ONCE else settings.batch
         x_fake = _in_parts(trainer.averages["G"], self.z, self.c, num)
-        figures = self._of_samples(x_fake) | self._of_logits(trainer, x_fake)
+        figures = self._of_samples(x_fake) | self._of_logits(trainer, x_fake) | {"held_out": float(len(self.held_out))}
         return {f"health/{name}": figure for name, figure in figures.items() if math.isfinite(figure)}
 
     def _of_samples(self, x_fake: Tensor) -> dict[str, float]:
@@ -116,24 +115,21 @@ def _logits(trainer: Trainer, x: Tensor, c: Tensor | None) -> Tensor:
     D = trainer.networks["D"]
     before = [(buffer, buffer.clone()) for buffer in D.buffers()]
     try:
-        logits = _in_parts(D, x, c, _part(trainer.settings))
+        logits = _in_parts(D, x, c, trainer.settings.batch)
     finally:
         for buffer, value in before:
             buffer.copy_(value)
     return logits.flatten(1).mean(1) if logits.ndim > 1 else logits
 
 
-def _part(settings: Settings) -> int:
-    """The size of the batches that networks see in training."""
-    return max(settings.batch // settings.accumulate, 1)
-
-
 @torch.no_grad()
-def _in_parts(network: Callable[..., Tensor], x: Tensor, c: Tensor | None, num: int) -> Tensor:
+def _in_parts(network: nn.Module, x: Tensor, c: Tensor | None, num: int) -> Tensor:
     """network(x, c) in batches of `num`, or of all if they are fewer; what is left over at the end is left out."""
     num = min(num, len(x))
     parts = [slice(i, i + num) for i in range(0, len(x) - num + 1, num)]
-    return torch.cat([network(x[part], None if c is None else c[part]) for part in parts]).float()
+    device = next(network.parameters()).device
+    x, c = x.to(device), None if c is None else c.to(device)
+    return torch.cat([network(x[part], None if c is None else c[part]) for part in parts]).float().cpu()
 
 
 def overfitting(logits_train: Tensor, logits_held_out: Tensor, logits_fake: Tensor) -> dict[str, float]:

@@ -148,7 +148,9 @@ class Trainer:
         self.ranks.average([p.grad for p in network.parameters() if p.grad is not None])
         self._report({f"{phase.label}/{key}": value for key, value in terms.items()})
         self._adapt(signs)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), phase.clip_grad_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(
+            network.parameters(), math.inf if phase.clip_grad_norm is None else phase.clip_grad_norm
+        )
         self._report({f"{phase.label}/grad_norm": norm})
         optimiser.step()
         if phase.after is not None:
@@ -162,12 +164,12 @@ class Trainer:
                 _copy_buffers(self.networks[name], network)
 
         def work(part: int, total: Total) -> tuple[dict[str, Tensor], Tensor | None]:
-            with share(part * ranks.world + ranks.rank, self.num_shares, total):
+            alone = torch.autograd.set_multithreading_enabled(False)  # a device's one thread cannot wait for itself
+            with share(part * ranks.world + ranks.rank, self.num_shares, total), alone:
                 terms = self._terms(
                     phase, self.networks_of_parts[part], x[part::num], None if c is None else c[part::num]
                 )
-                with torch.autograd.set_multithreading_enabled(False):  # a device's one thread cannot wait for itself
-                    (terms["loss"] / num).backward()
+                (terms["loss"] / num).backward()
                 terms = {name: value.detach() for name, value in terms.items()}  # their graph takes memory
                 means = mean(torch.stack([value.double().mean() for value in terms.values()]))
                 signs = gather(terms["r_t"]) if "r_t" in terms else None
@@ -223,8 +225,8 @@ class Trainer:
         for key, (total, _) in self.sums.items():
             if not math.isfinite(total):
                 raise NotFinite(
-                    f"{key} became {total} before image {self.nimg}; the last good state stands: lower the learning "
-                    "rate or raise gamma, and start a new run"
+                    f"{key} became {total} before image {self.nimg}; what was written before stands: lower the "
+                    "learning rate or the numbers of cures, or raise gamma, and start a new run"
                 )
 
     @torch.no_grad()

@@ -59,8 +59,13 @@ class _Turns:
         for thread in threads:
             thread.start()
         self.turns[0].release()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException as error:  # an interruption: no thread may outlive it
+            self.errors.append(error)
+            for thread in threads:
+                thread.join()
         if self.errors:
             raise self.errors[0]
         return [results[i] for i in range(len(threads))]

@@ -50,7 +50,7 @@ def settings_from_json(kind: type[Settings], values: Mapping[str, Any]) -> Setti
     for name, hint in get_type_hints(kind).items():
         value = getattr(settings, name)
         limit = MAX_NIMG if name.endswith("_nimg") else MAX_BLOCKS if name.startswith("depth") else MAX_COUNT
-        sound = _is_sound(value, hint, limit)
+        sound = _is_sound(value, hint, limit) and not (name in ("size", "batch", "accumulate") and value < 1)
         if not sound or (name == "blocks" and sum(value) > MAX_BLOCKS):
             raise TypeError(f"{name} is not a value that it can have")
     return settings

@@ -17,8 +17,9 @@ from countermark.core.text import named, printable
 from countermark.training.cures import batch, gradients, objective, pace, pictures, unrolled, weights
 from countermark.training.cures.cure import Cure
 
-# In the order in which they are wrapped, whatever the user's: packs hold all that is judged, old pictures are packed as
-# new ones are, weights are remembered of the D that there is in the end, and unrolling holds all of D.
+# In the order in which they are wrapped, whatever the user's: noise is on all that D sees, packs hold all that is
+# judged, old pictures are packed as new ones are, weights are remembered of the D that there is in the end, and
+# unrolling holds all of D.
 CURES: tuple[Cure, ...] = (
     *objective.CURES,
     *gradients.CURES,
@@ -26,11 +27,13 @@ CURES: tuple[Cure, ...] = (
     *weights.CURES,
     *batch.CURES,
     *pace.CURES,
+    pictures.INSTANCE_NOISE,
     batch.PACKING,
     pictures.REPLAY,
     weights.HISTORY,
     unrolled.UNROLLING,
 )
+MAX_NIMG = 10**12  # that a schedule may last
 BY_NAME = {cure.name: cure for cure in CURES}
 
 
@@ -61,7 +64,10 @@ def _parsed(words: Iterable[str], settings: Settings) -> Iterable[tuple[str, Sch
         if name in seen:
             raise UsageError(f"cures: {name} is named twice; give it once")
         seen.add(name)
-        yield name, _number(BY_NAME[name], text) if given else BY_NAME[name].default(settings)
+        cure = BY_NAME[name]
+        if given and not cure.number:
+            raise UsageError(f"cures: {printable(word)!r}: {name} takes no number; leave it out")
+        yield name, _number(cure, text) if given else cure.default(settings)
 
 
 def _number(cure: Cure, text: str) -> Scheduled:
@@ -70,25 +76,26 @@ def _number(cure: Cure, text: str) -> Scheduled:
         if cure.scheduled and "@" in text:
             span, _, over = text.partition("@")
             start, _, end = span.partition(":")
-            return Schedule(_real(start), _real(end), _whole(over))
-        return _whole(text) if cure.whole else _real(text)
+            return Schedule(_real(start, cure.most), _real(end, cure.most), _whole(over, MAX_NIMG))
+        return _whole(text, cure.most) if cure.whole else _real(text, cure.most)
     except (ValueError, OverflowError) as error:
         kind = "a positive whole number" if cure.whole else "a number that is not negative"
+        kind += f" and at most {cure.most:g}" if cure.most < math.inf else ""
         kind += ", or a schedule start:end@images" if cure.scheduled else ""
         raise UsageError(
             f"cures: {cure.name}={printable(text)!r} cannot be used; give {kind} ({cure.number})"
         ) from error
 
 
-def _real(text: str) -> float:
+def _real(text: str, most: float) -> float:
     value = float(text)
-    if not math.isfinite(value) or value < 0:
+    if not math.isfinite(value) or not 0 <= value <= most:
         raise ValueError(text)
     return value
 
 
-def _whole(text: str) -> int:
+def _whole(text: str, most: float) -> int:
     value = float(text)
-    if not value.is_integer() or not 1 <= value <= 10**12:
+    if not value.is_integer() or not 1 <= value <= most:
         raise ValueError(text)
     return int(value)

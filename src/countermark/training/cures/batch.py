@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from countermark.core.errors import UsageError
 from countermark.core.precision import full_precision
 from countermark.core.shares import gather
 from countermark.core.spec import Scheduled, Settings, Spec, Step, at
@@ -135,6 +136,8 @@ def _pacgan(spec: Spec, number: Scheduled) -> Spec:
         return {**spec.build(settings), "D": spec.build(wide)["D"]}
 
     def change(step: Step) -> Step:
+        if len(step.x) % num:
+            raise UsageError(f"cures: packs of {num} do not divide {len(step.x)} pictures; choose another batch")
         make = step.make or step.networks["G"]
         networks = dict(step.networks)
         if augment := networks.get("augment"):
@@ -160,7 +163,7 @@ def _pacgan(spec: Spec, number: Scheduled) -> Spec:
 
 
 def _divides(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    num = next(int(word.partition("=")[2] or 2) for word in settings.cures if word.startswith("pacgan"))
+    num = next(int(float(word.partition("=")[2] or 2)) for word in settings.cures if word.startswith("pacgan"))
     share = settings.batch // settings.accumulate
     return f"packs of {num} do not divide {share} pictures; choose another batch" if share % num else ""
 
@@ -175,6 +178,7 @@ CURES = (
         _looking(MinibatchDeviation),
         _deviating,
         whole=True,
+        most=1024,
     ),
     Cure(
         "minibatch_discrimination",
@@ -185,6 +189,7 @@ CURES = (
         _looking(MinibatchDiscrimination),
         _headless,
         whole=True,
+        most=1024,
     ),
 )
 PACKING = Cure(
@@ -196,4 +201,5 @@ PACKING = Cure(
     _pacgan,
     _divides,
     whole=True,
+    most=64,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ class Cure:
 
     number: what its number means. default(settings): the number where the user gives none. apply(spec, number): the
     Spec with the cure in it. refuse(spec, settings, networks): why it does not fit the model, "" where it does; the
-    networks are the model's own. scheduled: whether the number may be a Schedule; whole: whether it is a whole number.
+    networks are the model's own, as shapes. scheduled: whether the number may be a Schedule; whole: whether it is a
+    whole number; most: what it may be at most. A cure whose `number` is "" takes none.
     """
 
     name: str
@@ -32,6 +34,12 @@ class Cure:
     refuse: Callable[[Spec, Settings, Mapping[str, nn.Module]], str] = lambda spec, settings, networks: ""
     scheduled: bool = False
     whole: bool = False
+    most: float = math.inf
+
+
+def chosen(settings: Settings) -> set[str]:
+    """The names of the cures of `settings`."""
+    return {word.partition("=")[0] for word in settings.cures}
 
 
 def over_networks(spec: Spec, change: Callable[[dict[str, nn.Module], Settings], Mapping[str, nn.Module]]) -> Spec:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from countermark.core.gradients import differentiable
 from countermark.core.spec import Adam, Optimiser, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.lazy import R1_INTERVAL
 from countermark.losses.penalties import around, finite_difference, one_centred, zero_centred
-from countermark.training.cures.cure import Cure, Terms, with_penalty
+from countermark.training.cures.cure import Cure, Terms, chosen, with_penalty
 
 
 def _gradient_penalty(spec: Spec, weight: Scheduled) -> Spec:
@@ -34,7 +35,16 @@ def _exact(step: Step, x: Tensor) -> Tensor:
 
 
 def _estimated(step: Step, x: Tensor) -> Tensor:
-    return finite_difference(step.judge, x, step.generator)
+    """D sees both sides of x through the same augmentation and noise: what is drawn for the first is drawn again."""
+
+    def judge(both: Tensor) -> Tensor:
+        drawn = step.generator.get_state()
+        above, below = both.chunk(2)
+        above = step.seen(above)
+        step.generator.set_state(drawn)
+        return step.logits(torch.cat([above, step.seen(below)]), sides=2)
+
+    return finite_difference(judge, x, step.generator)
 
 
 def _reals(step: Step) -> Tensor:
@@ -51,7 +61,7 @@ Norm = Callable[[Step, Tensor], Tensor]
 
 def _every_step(name: str, pictures: Pictures, norm: Norm) -> Callable[[Spec, Scheduled], Spec]:
     def apply(spec: Spec, gamma: Scheduled) -> Spec:
-        return with_penalty(spec, "D", name, lambda step, terms: norm(step, pictures(step)) / 2, gamma)
+        return with_penalty(spec, "D", name, lambda step, terms: norm(step, pictures(step)), gamma * 0.5)
 
     return apply
 
@@ -96,12 +106,24 @@ def slowed(optimiser: Optimiser, share: float) -> Optimiser:
 
 def _alone(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
     """Why a norm of the gradient a picture has no meaning, where it has none."""
-    cures = {word.partition("=")[0] for word in settings.cures}
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in networks["D"].modules()):
         return "its D has batch normalisation, so a picture's gradient is not its own"
-    if hasattr(settings, "num_deviations") or cures & {"minibatch_std", "minibatch_discrimination"}:
+    if hasattr(settings, "num_deviations") or chosen(settings) & {"minibatch_std", "minibatch_discrimination"}:
         return "its D looks across a batch, so a picture's gradient is not its own"
     return ""
+
+
+def _has_r1(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    return "it has R1 already, with the setting gamma=" if hasattr(settings, "gamma") else ""
+
+
+def _has_r2(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    return "it has R2 already, with the setting gamma=" if spec.name == "r3gan" else ""
+
+
+def _penalised(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    own = hasattr(settings, "gradient_penalty")
+    return "it has the setting gradient_penalty=" if own else _alone(spec, settings, networks)
 
 
 def _certain(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
@@ -123,7 +145,7 @@ CURES = (
         "weight lambda",
         lambda settings: 10.0,
         _gradient_penalty,
-        _alone,
+        _penalised,
         scheduled=True,
     ),
     Cure(
@@ -144,9 +166,10 @@ CURES = (
             "gamma",
             _gamma,
             _every_step(name, pictures, _exact),
+            refuse,
             scheduled=True,
         )
-        for name, what, pictures in (("r1", "reals", _reals), ("r2", "fakes", _fakes))
+        for name, what, pictures, refuse in (("r1", "reals", _reals, _has_r1), ("r2", "fakes", _fakes, _has_r2))
     ),
     *(
         Cure(
@@ -156,9 +179,10 @@ CURES = (
             "gamma",
             _gamma,
             _lazily(name, pictures),
+            refuse,
             scheduled=True,
         )
-        for name, pictures in (("r1", _reals), ("r2", _fakes))
+        for name, pictures, refuse in (("r1", _reals, _has_r1), ("r2", _fakes, _has_r2))
     ),
     *(
         Cure(

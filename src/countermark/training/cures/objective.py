@@ -23,7 +23,9 @@ def _smoothed(spec: Spec, smoothing: Scheduled) -> Spec:
     return over_terms(spec, "D", change)
 
 
-def _no_cross_entropy(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+def _no_labels(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    if hasattr(settings, "label_smoothing"):
+        return "it has the setting label_smoothing="
     return "" if spec.cross_entropy else "its loss of D is no cross entropy, so there are no labels"
 
 
@@ -76,8 +78,9 @@ CURES = (
         "what is taken from 1",
         lambda settings: 0.1,
         _smoothed,
-        _no_cross_entropy,
+        _no_labels,
         scheduled=True,
+        most=1.0,
     ),
     Cure(
         "lecam",
@@ -96,5 +99,6 @@ CURES = (
         lambda settings: 0.5,
         _topk,
         scheduled=True,
+        most=1.0,
     ),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step, at
-from countermark.training.cures.cure import Cure, over_phases
+from countermark.training.cures.cure import Cure, chosen, over_phases
 
 
 def _ttur(spec: Spec, factor: Scheduled) -> Spec:
@@ -73,6 +73,8 @@ def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[n
 
 
 def _sideless(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    if any(phase.after for phase in spec.phases(settings)) or "clip_weights" in chosen(settings):
+        return "D's weights are clipped after each step, frozen or not"
     D = networks["D"]
     like = next(D.parameters())
     x = like.new_zeros(1, settings.channels, settings.size, settings.size)
@@ -117,6 +119,7 @@ CURES = (
         _critic_steps,
         _stepping_already,
         whole=True,
+        most=1000,
     ),
     Cure(
         "clip_gradients",
@@ -135,5 +138,6 @@ CURES = (
         _freeze_d,
         _sideless,
         whole=True,
+        most=16,
     ),
 )

@@ -11,7 +11,7 @@ from countermark.core.chance import rand, randn
 from countermark.core.shares import gather
 from countermark.core.spec import Scheduled, Settings, Spec, Step
 from countermark.nn.augmentation import Augment
-from countermark.training.cures.cure import Cure, Terms, over_networks, over_steps, with_penalty
+from countermark.training.cures.cure import Cure, Terms, chosen, over_networks, over_steps, with_penalty
 
 REPLAY_BATCHES = 8  # how many batches of old samples are kept
 _MOVES = {"flip": 1.0, "shift": 1.0}  # arXiv:1910.12027, section 3.1
@@ -106,19 +106,10 @@ def _balanced(spec: Spec, weight: Scheduled) -> Spec:
 
 
 def _once(spec: Spec, settings: Settings, networks: object) -> str:
-    return "bcr holds cr already" if {"cr", "bcr"} <= {word.partition("=")[0] for word in settings.cures} else ""
+    return "bcr holds cr already" if {"cr", "bcr"} <= chosen(settings) else ""
 
 
 CURES = (
-    Cure(
-        "instance_noise",
-        "arXiv:1610.04490",
-        "D sees reals and fakes through noise",
-        "its standard deviation; pictures are in [-1,1]",
-        lambda settings: 0.1,
-        _instance_noise,
-        scheduled=True,
-    ),
     Cure(
         "cr",
         "arXiv:1910.12027",
@@ -147,5 +138,15 @@ REPLAY = Cure(
     "their share",
     lambda settings: 0.5,
     _replay,
+    scheduled=True,
+    most=1.0,
+)
+INSTANCE_NOISE = Cure(
+    "instance_noise",
+    "arXiv:1610.04490",
+    "D sees reals and fakes through noise",
+    "its standard deviation; pictures are in [-1,1]",
+    lambda settings: 0.1,
+    _instance_noise,
     scheduled=True,
 )

@@ -7,8 +7,9 @@ into G's pictures, so that G feels how D would answer. D itself does not move.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.func import functional_call
 
 from countermark.core.shares import mean
 from countermark.core.spec import SGD, Adam, Optimiser, Phase, Scheduled, Settings, Spec, Step, at
-from countermark.training.cures.cure import Cure
+from countermark.training.cures.cure import Cure, chosen
 
 _TINY = 1e-16  # inside roots: their derivative at zero is not finite
 
@@ -31,6 +32,9 @@ class Stateless:
         self.D = D
         self.weights = {name: weight.detach().clone().requires_grad_() for name, weight in D.named_parameters()}
         self.buffers = {name: buffer.detach().clone() for name, buffer in D.named_buffers()}
+
+    def parameters(self) -> Iterable[Tensor]:
+        return self.weights.values()
 
     def __call__(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         return functional_call(self.D, (self.weights, self.buffers), (x, c))
@@ -88,7 +92,9 @@ def _rule(recipe: Optimiser, nimg: int) -> Rule:
 def _ahead(step: Step, phases: tuple[Phase, ...], num: int) -> Step:
     """`step` with the D that comes after `num` of its steps."""
     D = Stateless(step.networks["D"])
-    networks: Any = {**step.networks, "D": D}
+    # What D remembers (running means, old pictures) it remembers of its own steps alone.
+    remembering = {name: copy.deepcopy(net) for name, net in step.networks.items() if not list(net.parameters())}
+    networks: Any = {**step.networks, **remembering, "D": D}
     ahead = dataclasses.replace(step, networks=networks)
     states = {
         phase.optimiser: _moments(step.optimisers.get(("D", phase.optimiser)), step.networks["D"]) for phase in phases
@@ -121,6 +127,12 @@ def _unrolled(spec: Spec, number: Scheduled) -> Spec:
     return dataclasses.replace(spec, phases=phases)
 
 
+def _bound(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+    if any(phase.after for phase in spec.phases(settings)) or "clip_weights" in chosen(settings):
+        return "D's weights are clipped after each step, through which there is no gradient"
+    return "D's frozen layers would move in its steps ahead" if "freeze_d" in chosen(settings) else ""
+
+
 UNROLLING = Cure(
     "unrolled",
     "arXiv:1611.02163",
@@ -128,5 +140,7 @@ UNROLLING = Cure(
     "steps of D",
     lambda settings: 5,
     _unrolled,
+    _bound,
     whole=True,
+    most=100,
 )

@@ -108,7 +108,7 @@ CURES = (
         "spectral_norm",
         "arXiv:1802.05957",
         "D's weights are divided by their largest singular value",
-        "takes none",
+        "",
         lambda settings: 1.0,
         _spectral,
         _spectral_already,
