@@ -92,9 +92,10 @@ def test_the_sheet_shows_pictures_duplicates_and_broken_files(folder: Path, tmp_
     assert "&lt;script&gt;.png" in page
     assert "http" not in page, "self-contained"
     assert inspect_data(folder, page=tmp_path / "sheet.html") == found, "its own page may be written again"
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"sheet: .* is no page"):
-        inspect_data(folder, page=tmp_path / "notes.txt")
+    for name, reason in (("notes.txt", "is no name for a page"), ("notes.html", "is there and is no page")):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UsageError, match=f"sheet: .* {reason}"):
+            inspect_data(folder, page=tmp_path / name)
 
 
 def test_large_pictures_are_shown_small(tmp_path: Path) -> None:

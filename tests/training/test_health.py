@@ -132,7 +132,7 @@ def test_copies_in_the_data_count_from_a_twentieth_on() -> None:
 def test_a_finding_and_a_run_in_words() -> None:
     assert str(Finding("mode_collapse", 0.1234)).startswith("mode collapse (0.123): samples are twins")
     rows = [{"nimg": 20}, Finding("nan", 9).row(1000), Finding("mode_collapse", 0.1).row(2000)]
-    assert summary(rows) == ["health: nan at 1,000 images, mode collapse at 2,000 images; metrics.jsonl has the advice"]
+    assert summary(rows) == ["health: nan at 9 images, mode collapse at 2,000 images; metrics.jsonl has the advice"]
     assert summary(rows[:1]) == []
 
 

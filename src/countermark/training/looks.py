@@ -127,7 +127,7 @@ def _in_parts(network: nn.Module, x: Tensor, c: Tensor | None, num: int) -> Tens
     """network(x, c) in batches of `num`, or of all if they are fewer; what is left over at the end is left out."""
     num = min(num, len(x))
     parts = [slice(i, i + num) for i in range(0, len(x) - num + 1, num)]
-    device = next(network.parameters()).device
+    device = next(network.parameters(), x).device
     x, c = x.to(device), None if c is None else c.to(device)
     return torch.cat([network(x[part], None if c is None else c[part]) for part in parts]).float().cpu()
 
