@@ -123,9 +123,10 @@ class Step:
     """What a phase's function sees: networks, a batch and its own randomness.
 
     x: [N,C,H,W] in [-1,1]. c: one-hot [N,num_classes] or None. nimg: real images shown before this iteration.
-    make: how pictures come of z and c; None for the network G. view: what D's pictures pass before they are augmented.
-    apart: whether D looks across the pictures that it is
-    shown, so that reals and fakes may not be in one batch. optimisers: by network and recipe.
+    make: how pictures come of z and c; None for the network G (old samples and packs are made otherwise).
+    view: what D's pictures pass before they are augmented (StyleGAN3's blur).
+    apart: whether D looks across a batch, so that reals and fakes may not be in one (minibatch discrimination).
+    optimisers: by network and recipe (unrolled steps go on from their moments).
     """
 
     networks: Mapping[str, nn.Module]
@@ -209,6 +210,7 @@ class Spec:
     num_z(settings) is the length of z. averaged: the networks of which a moving average is kept and sampled.
     head(D) is D's last layer, whose input are D's features of a picture; None where there is no such layer.
     cross_entropy: the weight of D's cross entropy on reals in its loss; 0 for other objectives.
+    holds: the cures (training/cures) that the model has of its own, by name, and the setting that each goes by.
     average_buffers: whether running statistics and the like are averaged as weights are (BigGAN), or copied.
     rename_official(key) turns a key of the official state dict (without the network's prefix) into ours.
     from_official(arguments, tensors) reads an official checkpoint; both are by network: G always, D and G_ema where the
@@ -229,6 +231,7 @@ class Spec:
     averaged: tuple[str, ...] = ("G",)
     head: Callable[[Any], nn.Module] | None = None
     cross_entropy: float = 0.0
+    holds: Mapping[str, str] = field(default_factory=dict)
     average_buffers: bool = False
     rename_official: Callable[[str], str] | None = None
     from_official: Callable[..., tuple[dict[str, Any], dict[str, dict[str, Tensor]]]] | None = None

@@ -242,6 +242,9 @@ class ResidualSettings(Settings):
     num_d_steps: int = 1
 
 
+# The cures that these models have of their own (Spec.holds).
+HOLDS = {"spectral_norm": "", "ttur": "lr_d", "critic_steps": "num_d_steps"}
+
 # What the presets that a laptop trains have in common: in the hours that it has, steps are what is short
 # (docs/decisions.md), and the average lasts for a twentieth of the images shown.
 LAPTOP: dict[str, Any] = {

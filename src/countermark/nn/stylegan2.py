@@ -20,6 +20,7 @@ from countermark.nn.resampling import KERNEL, blur, downsample
 from countermark.nn.style import SLOPE, Linear, Mapping, leaky_relu
 
 Architecture = Literal["resnet", "orig"]
+HOLDS = {"r1": "gamma", "lazy_r1": "gamma", "minibatch_std": "num_deviations"}  # cures of its own (Spec.holds)
 
 
 def sides(size: int) -> list[int]:

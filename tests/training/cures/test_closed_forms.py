@@ -19,7 +19,7 @@ from countermark.training.cures.batch import MinibatchDeviation, MinibatchDiscri
 from countermark.training.cures.objective import LECAM_DECAY, Anchors
 from countermark.training.cures.pace import frozen_layers
 from countermark.training.cures.pictures import Replay
-from countermark.training.cures.unrolled import _ahead, adam, rmsprop, sgd
+from countermark.training.cures.unrolled import RULES, _ahead
 from countermark.training.cures.weights import History
 
 NUM = 8
@@ -71,7 +71,9 @@ def made(*cures: str, spec: Spec = SPEC) -> tuple[Spec, Step]:
     torch.manual_seed(0)
     networks = spec.build(settings)
     x = torch.rand(NUM, 1, 2, 2, generator=generator(0, "x")) * 2 - 1
-    return spec, Step(networks, x, None, settings, 3, 0, generator(0, "step"))
+    pairs = {(phase.network, phase.optimiser) for phase in spec.phases(settings)}
+    optimisers = {(name, recipe): recipe.build(networks[name].parameters()) for name, recipe in pairs}
+    return spec, Step(networks, x, None, settings, 3, 0, generator(0, "step"), optimisers=optimisers)
 
 
 def terms(network: str, *cures: str) -> dict[str, Tensor]:
@@ -243,11 +245,11 @@ def test_packs_are_of_one_kind_and_their_penalty_is_of_the_whole_pack() -> None:
 
 @pytest.mark.parametrize("recipe", [Adam(0.1, 0.5, 0.9), SGD(0.1, 0.9), RMSprop(0.1, 0.9)])
 def test_the_rules_that_are_unrolled_are_torch_s(recipe) -> None:  # type: ignore[no-untyped-def]
-    rule = {Adam: adam, SGD: sgd, RMSprop: rmsprop}[type(recipe)](recipe, 0)
     gradients = torch.randn(4, 3, generator=generator(0))
     weight, state = torch.ones(3), {}
     other = nn.Parameter(torch.ones(3))
     optimiser = recipe.build([other])
+    rule = RULES[type(recipe)](optimiser.param_groups[0])
     for gradient in gradients:
         weight, state = rule(weight, gradient, state)
         other.grad = gradient.clone()
@@ -260,8 +262,7 @@ def test_the_discriminator_ahead_is_the_one_that_training_it_gives() -> None:
     spec, step = made()
     phase = spec.phases(step.settings)[0]
     network = step.networks["D"]
-    optimiser = phase.optimiser.build(network.parameters())
-    step.optimisers = {("D", phase.optimiser): optimiser}
+    optimiser = step.optimisers["D", phase.optimiser]
 
     def learn() -> None:
         optimiser.zero_grad()

@@ -28,6 +28,7 @@ from countermark.core.spec import Adam, Phase, Scheduled, Spec
 from countermark.losses.steps import hinge_phases
 from countermark.nn.augmentation import augmenting
 from countermark.nn.residual import (
+    HOLDS,
     LAPTOP,
     Discriminator,
     Generator,
@@ -213,6 +214,7 @@ SPEC = Spec(
     phases=phases,
     num_z=lambda settings: settings.num_z,
     head=lambda D: D.linear,
+    holds={**HOLDS, "orthogonal": "orthogonal"},
     average_buffers=True,
     rename_official=rename_official,
     from_official=from_official,

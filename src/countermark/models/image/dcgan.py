@@ -93,6 +93,7 @@ SPEC = Spec(
     num_z=lambda settings: settings.num_z,
     head=lambda D: D.main[-1],
     cross_entropy=1.0,
+    holds={"label_smoothing": "label_smoothing"},
     rename_official=lambda key: key,
     from_official=from_official,
 )

@@ -439,6 +439,7 @@ SPEC = Spec(
     phases=phases,
     num_z=lambda settings: settings.num_z,
     head=lambda D: D.stages[-1][-1],
+    holds=dict.fromkeys(("r1", "lazy_r1", "r2", "lazy_r2"), "gamma"),
     rename_official=rename_official,
     from_official=from_official,
 )

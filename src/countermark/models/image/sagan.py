@@ -18,7 +18,7 @@ from torch import nn
 from countermark.core.spec import Adam, Phase, Spec
 from countermark.losses.steps import hinge_phases
 from countermark.nn.augmentation import augmenting
-from countermark.nn.residual import LAPTOP, Discriminator, Generator, ResidualSettings, check_shape, initialise
+from countermark.nn.residual import HOLDS, LAPTOP, Discriminator, Generator, ResidualSettings, check_shape, initialise
 
 SPECTRAL_EPS = 1e-12
 
@@ -92,5 +92,6 @@ SPEC = Spec(
     phases=phases,
     num_z=lambda settings: settings.num_z,
     head=lambda D: D.linear,
+    holds=HOLDS,
     average_buffers=True,
 )

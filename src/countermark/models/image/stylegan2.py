@@ -43,7 +43,7 @@ from countermark.nn.nvidia import (
 )
 from countermark.nn.resampling import KERNEL, blur, upsample
 from countermark.nn.style import SLOPE, Linear, StyleGenerator, StyleMapping
-from countermark.nn.stylegan2 import Architecture, Discriminator, sides, width_at
+from countermark.nn.stylegan2 import HOLDS, Architecture, Discriminator, sides, width_at
 
 PATH_LENGTH_INTERVAL = 4  # batches (appendix B)
 PATH_LENGTH_DECAY = 0.01
@@ -390,6 +390,7 @@ SPEC = Spec(
     num_z=lambda settings: settings.num_z,
     head=lambda D: D.b4.out,
     cross_entropy=1.0,
+    holds=HOLDS,
     rename_official=lambda key: key,
     from_official=from_official,
 )

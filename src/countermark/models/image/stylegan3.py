@@ -40,7 +40,7 @@ from countermark.nn.convolution import conv2d
 from countermark.nn.modulation import demodulation, modulated
 from countermark.nn.nvidia import check_arguments, discriminator_shape, discriminator_widths, without_filters
 from countermark.nn.style import Linear, StyleGenerator, StyleMapping
-from countermark.nn.stylegan2 import Architecture, Discriminator
+from countermark.nn.stylegan2 import HOLDS, Architecture, Discriminator
 
 MAGNITUDE_HALFLIFE_NIMG = 20_000  # of the running mean of a layer's squared inputs; 0.999 a batch of 32
 PASSES = 2  # through G for an image of a training: D's step and G's
@@ -486,6 +486,7 @@ def _spec(name: str, presets: dict[str, StyleGAN3Settings], *, radial: bool) -> 
         num_z=lambda settings: settings.num_z,
         head=lambda D: D.b4.out,
         cross_entropy=1.0,
+        holds={**HOLDS, "ttur": "lr_d"},
         rename_official=lambda key: key,
         from_official=partial(from_official, radial=radial),
     )

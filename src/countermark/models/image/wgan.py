@@ -76,4 +76,5 @@ SPEC = Spec(
     phases=phases,
     num_z=lambda settings: settings.num_z,
     head=lambda D: D.main[-1],
+    holds={"clip_weights": "clip", "critic_steps": "num_critic"},
 )

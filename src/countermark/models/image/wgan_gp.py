@@ -279,4 +279,5 @@ SPEC = Spec(
     phases=phases,
     num_z=lambda settings: settings.num_z,
     head=lambda D: D.linear,
+    holds={"gradient_penalty": "gradient_penalty", "critic_steps": "num_critic"},
 )

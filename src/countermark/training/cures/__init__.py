@@ -15,7 +15,7 @@ from countermark.core.errors import UsageError
 from countermark.core.spec import Schedule, Scheduled, Settings, Spec
 from countermark.core.text import named, printable
 from countermark.training.cures import batch, gradients, objective, pace, pictures, unrolled, weights
-from countermark.training.cures.cure import Cure
+from countermark.training.cures.cure import Case, Cure
 
 # In the order in which they are wrapped, whatever the user's: noise is on all that D sees, packs hold all that is
 # judged, old pictures are packed as new ones are, weights are remembered of the D that there is in the end, and
@@ -48,11 +48,18 @@ def cured(spec: Spec, settings: Settings) -> Spec:
     with torch.device("meta"):  # shapes alone
         networks = spec.build(settings)
     for cure in chosen:
-        if why := cure.refuse(spec, settings, networks):
+        if why := _misfit(cure, Case(spec, settings, networks, numbers[cure.name])):
             raise UsageError(f"cures: {cure.name} does not fit {spec.name}: {why}; leave it out")
     for cure in chosen:
         spec = cure.apply(spec, numbers[cure.name])
     return spec
+
+
+def _misfit(cure: Cure, case: Case) -> str:
+    if cure.name not in case.spec.holds:
+        return cure.refuse(case)
+    setting = case.spec.holds[cure.name]
+    return "it has it of its own" + (f", with the setting {setting}=" if setting else "")
 
 
 def _parsed(words: Iterable[str], settings: Settings) -> Iterable[tuple[str, Scheduled]]:

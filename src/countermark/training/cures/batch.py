@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from countermark.core.errors import UsageError
 from countermark.core.precision import full_precision
 from countermark.core.shares import gather
-from countermark.core.spec import Scheduled, Settings, Spec, Step, at
+from countermark.core.spec import Settings, Spec, Step
 from countermark.nn.stylegan2 import with_deviations
-from countermark.training.cures.cure import Cure, Terms, over_networks, over_steps, over_terms
+from countermark.training.cures.cure import Case, Cure, Terms, over_networks, over_steps, over_terms
 
 NUM_DIMS = 5  # of each kernel (arXiv:1606.03498, section 3.2, code)
 
@@ -84,10 +84,10 @@ class Looking(nn.Module):
             return logits + self.linear(self.layer(features.to(self.linear.weight.dtype)))[:, 0]
 
 
-def _looking(layer: Callable[[int, int], nn.Module]) -> Callable[[Spec, Scheduled], Spec]:
+def _looking(layer: Callable[[int, int], nn.Module]) -> Callable[[Spec, int], Spec]:
     """The cure that puts `layer(number of features, number)` beside D's head, and keeps reals and fakes apart."""
 
-    def apply(spec: Spec, number: Scheduled) -> Spec:
+    def apply(spec: Spec, number: int) -> Spec:
         head = spec.head
         assert head is not None  # _headless refuses others
 
@@ -95,7 +95,7 @@ def _looking(layer: Callable[[int, int], nn.Module]) -> Callable[[Spec, Schedule
             x = torch.zeros(2, settings.channels, settings.size, settings.size)
             c = torch.eye(settings.num_classes)[:1].expand(2, -1) if settings.num_classes else None
             D = networks["D"].eval()
-            looking = Looking(D, head, lambda num_features: layer(num_features, int(at(number, 0))), x, c)
+            looking = Looking(D, head, lambda num_features: layer(num_features, number), x, c)
             return {"D": looking.train()}
 
         apart = over_steps(over_networks(spec, changed), lambda step: dataclasses.replace(step, apart=True))
@@ -104,14 +104,8 @@ def _looking(layer: Callable[[int, int], nn.Module]) -> Callable[[Spec, Schedule
     return apply
 
 
-def _headless(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    return "" if spec.head is not None else "its Spec does not say which layer is D's last (head)"
-
-
-def _deviating(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    return (
-        "it has the deviation already" if hasattr(settings, "num_deviations") else _headless(spec, settings, networks)
-    )
+def _headless(case: Case) -> str:
+    return "" if case.spec.head is not None else "its Spec does not say which layer is D's last (head)"
 
 
 def packed(x: Tensor, num: int) -> Tensor:
@@ -124,10 +118,9 @@ def unpacked(x: Tensor, num: int) -> Tensor:
     return x.unflatten(1, (num, -1)).transpose(0, 1).flatten(0, 1)
 
 
-def _pacgan(spec: Spec, number: Scheduled) -> Spec:
-    """D judges packs (arXiv:1712.04086, section 2): to the model a pack is a picture of `number` times the channels,
+def _pacgan(spec: Spec, num: int) -> Spec:
+    """D judges packs (arXiv:1712.04086, section 2): to the model a pack is a picture of `num` times the channels,
     with as many latents and classes, so that every loss and penalty is of packs without further changes."""
-    num = int(at(number, 0))
 
     def build(settings: Settings) -> dict[str, nn.Module]:
         wide = dataclasses.replace(
@@ -162,10 +155,9 @@ def _pacgan(spec: Spec, number: Scheduled) -> Spec:
     return over_terms(over_steps(dataclasses.replace(spec, build=build), change), "D", counted)
 
 
-def _divides(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    num = next(int(float(word.partition("=")[2] or 2)) for word in settings.cures if word.startswith("pacgan"))
-    share = settings.batch // settings.accumulate
-    return f"packs of {num} do not divide {share} pictures; choose another batch" if share % num else ""
+def _divides(case: Case) -> str:
+    share = case.settings.batch // case.settings.accumulate
+    return f"packs of {case.number} do not divide {share} pictures; choose another batch" if share % case.number else ""
 
 
 CURES = (
@@ -176,7 +168,7 @@ CURES = (
         "pictures in a group",
         lambda settings: 4,
         _looking(MinibatchDeviation),
-        _deviating,
+        _headless,
         whole=True,
         most=1024,
     ),

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,13 +17,27 @@ StepFunction = Callable[[Step], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
+class Case:
+    """A model that a cure with a number is asked for. networks: its own, as shapes without memory."""
+
+    spec: Spec
+    settings: Settings
+    networks: Mapping[str, nn.Module]
+    number: Any
+
+    @property
+    def cures(self) -> set[str]:
+        """The names of all cures: those asked for, and those that the model holds."""
+        return {*self.spec.holds, *(word.partition("=")[0] for word in self.settings.cures)}
+
+
+@dataclass(frozen=True)
 class Cure:
     """A named addition to a model's training.
 
-    number: what its number means. default(settings): the number where the user gives none. apply(spec, number): the
-    Spec with the cure in it. refuse(spec, settings, networks): why it does not fit the model, "" where it does; the
-    networks are the model's own, as shapes. scheduled: whether the number may be a Schedule; whole: whether it is a
-    whole number; most: what it may be at most. A cure whose `number` is "" takes none.
+    number: what its number means; a cure whose `number` is "" takes none. default(settings): the number where the user
+    gives none. apply(spec, number): the Spec with the cure in it. refuse(case): why it does not fit the model, "" where
+    it does. The number is a Schedule or a float where `scheduled`, an int where `whole`, else a float; `most` at most.
     """
 
     name: str
@@ -30,16 +45,11 @@ class Cure:
     about: str
     number: str
     default: Callable[[Settings], Scheduled]
-    apply: Callable[[Spec, Scheduled], Spec]
-    refuse: Callable[[Spec, Settings, Mapping[str, nn.Module]], str] = lambda spec, settings, networks: ""
+    apply: Callable[[Spec, Any], Spec]
+    refuse: Callable[[Case], str] = lambda case: ""
     scheduled: bool = False
     whole: bool = False
     most: float = math.inf
-
-
-def chosen(settings: Settings) -> set[str]:
-    """The names of the cures of `settings`."""
-    return {word.partition("=")[0] for word in settings.cures}
 
 
 def over_networks(spec: Spec, change: Callable[[dict[str, nn.Module], Settings], Mapping[str, nn.Module]]) -> Spec:

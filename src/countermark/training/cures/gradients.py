@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from countermark.core.gradients import differentiable
-from countermark.core.spec import Adam, Optimiser, Phase, Schedule, Scheduled, Settings, Spec, Step
-from countermark.losses.lazy import R1_INTERVAL
-from countermark.losses.penalties import around, finite_difference, one_centred, zero_centred
-from countermark.training.cures.cure import Cure, Terms, chosen, with_penalty
+from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step
+from countermark.losses.lazy import R1_INTERVAL, lazy_step, slowed, squared_norms
+from countermark.losses.penalties import around, finite_difference, one_centred
+from countermark.training.cures.cure import Case, Cure, Terms, with_penalty
 
 
 def _gradient_penalty(spec: Spec, weight: Scheduled) -> Spec:
@@ -27,11 +26,6 @@ def _dragan(spec: Spec, weight: Scheduled) -> Spec:
         return one_centred(step.judge, step.x, around(step.x, step.generator), step.generator)
 
     return with_penalty(spec, "D", "dragan", penalty, weight)
-
-
-def _exact(step: Step, x: Tensor) -> Tensor:
-    x = differentiable(x)
-    return zero_centred(step.judge(x), x)
 
 
 def _estimated(step: Step, x: Tensor) -> Tensor:
@@ -71,8 +65,7 @@ def _lazily(name: str, pictures: Pictures) -> Callable[[Spec, Scheduled], Spec]:
 
     def apply(spec: Spec, gamma: Scheduled) -> Spec:
         def penalty(step: Step) -> dict[str, Tensor]:
-            value = _exact(step, pictures(step))
-            return {"loss": R1_INTERVAL * step.at(gamma) / 2 * value.mean(), name: value}
+            return lazy_step(step, gamma, pictures(step), name)
 
         def phases(settings: Settings) -> tuple[Phase, ...]:
             slower = [
@@ -90,44 +83,17 @@ def _lazily(name: str, pictures: Pictures) -> Callable[[Spec, Scheduled], Spec]:
     return apply
 
 
-def slowed(optimiser: Optimiser, share: float) -> Optimiser:
-    """`optimiser` for a network that takes 1 / share times as many steps: Adam's memory lasts as many batches."""
-
-    def power(beta: Scheduled) -> Scheduled:
-        if isinstance(beta, Schedule):
-            return dataclasses.replace(beta, start=beta.start**share, end=beta.end**share)
-        return beta**share
-
-    if isinstance(optimiser, Adam):
-        beta1, beta2 = power(optimiser.beta1), power(optimiser.beta2)
-        return dataclasses.replace(optimiser, lr=optimiser.lr * share, beta1=beta1, beta2=beta2)
-    return dataclasses.replace(optimiser, lr=optimiser.lr * share)
-
-
-def _alone(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
+def _alone(case: Case) -> str:
     """Why a norm of the gradient a picture has no meaning, where it has none."""
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in networks["D"].modules()):
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in case.networks["D"].modules()):
         return "its D has batch normalisation, so a picture's gradient is not its own"
-    if hasattr(settings, "num_deviations") or chosen(settings) & {"minibatch_std", "minibatch_discrimination"}:
+    if case.cures & {"minibatch_std", "minibatch_discrimination"}:
         return "its D looks across a batch, so a picture's gradient is not its own"
     return ""
 
 
-def _has_r1(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    return "it has R1 already, with the setting gamma=" if hasattr(settings, "gamma") else ""
-
-
-def _has_r2(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    return "it has R2 already, with the setting gamma=" if spec.name == "r3gan" else ""
-
-
-def _penalised(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    own = hasattr(settings, "gradient_penalty")
-    return "it has the setting gradient_penalty=" if own else _alone(spec, settings, networks)
-
-
-def _certain(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    if any(isinstance(module, nn.Dropout) for module in networks["D"].modules()):
+def _certain(case: Case) -> str:
+    if any(isinstance(module, nn.Dropout) for module in case.networks["D"].modules()):
         return "its D drops units anew in every pass, which a difference of two passes cannot bear"
     return ""
 
@@ -145,7 +111,7 @@ CURES = (
         "weight lambda",
         lambda settings: 10.0,
         _gradient_penalty,
-        _penalised,
+        _alone,
         scheduled=True,
     ),
     Cure(
@@ -165,11 +131,10 @@ CURES = (
             f"D's gradient vanishes at {what}",
             "gamma",
             _gamma,
-            _every_step(name, pictures, _exact),
-            refuse,
+            _every_step(name, pictures, squared_norms),
             scheduled=True,
         )
-        for name, what, pictures, refuse in (("r1", "reals", _reals, _has_r1), ("r2", "fakes", _fakes, _has_r2))
+        for name, what, pictures in (("r1", "reals", _reals), ("r2", "fakes", _fakes))
     ),
     *(
         Cure(
@@ -179,16 +144,15 @@ CURES = (
             "gamma",
             _gamma,
             _lazily(name, pictures),
-            refuse,
             scheduled=True,
         )
-        for name, pictures, refuse in (("r1", _reals, _has_r1), ("r2", _fakes, _has_r2))
+        for name, pictures in (("r1", _reals), ("r2", _fakes))
     ),
     *(
         Cure(
             f"{name}_fd",
             "arXiv:2501.08316",
-            f"{name} by finite differences: no second derivatives, so torch.compile can take it",
+            f"{name} by finite differences: no second derivatives",
             "gamma",
             _gamma,
             _every_step(f"{name}_fd", pictures, _estimated),

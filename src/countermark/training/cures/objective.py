@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
 from countermark.core.shares import gather, mean
-from countermark.core.spec import Scheduled, Settings, Spec, Step
-from countermark.training.cures.cure import Cure, Terms, over_networks, over_terms, with_penalty
+from countermark.core.spec import Scheduled, Spec, Step
+from countermark.training.cures.cure import Case, Cure, Terms, over_networks, over_terms, with_penalty
 
 LECAM_DECAY = 0.99
 
@@ -23,10 +21,8 @@ def _smoothed(spec: Spec, smoothing: Scheduled) -> Spec:
     return over_terms(spec, "D", change)
 
 
-def _no_labels(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    if hasattr(settings, "label_smoothing"):
-        return "it has the setting label_smoothing="
-    return "" if spec.cross_entropy else "its loss of D is no cross entropy, so there are no labels"
+def _no_labels(case: Case) -> str:
+    return "" if case.spec.cross_entropy else "its loss of D is no cross entropy, so there are no labels"
 
 
 class Anchors(nn.Module):

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step, at
-from countermark.training.cures.cure import Cure, chosen, over_phases
+from countermark.core.spec import Phase, Spec, Step
+from countermark.training.cures.cure import Case, Cure, over_phases
 
 
-def _ttur(spec: Spec, factor: Scheduled) -> Spec:
+def _ttur(spec: Spec, factor: float) -> Spec:
     def faster(phase: Phase) -> Phase:
         optimiser = phase.optimiser
-        return dataclasses.replace(phase, optimiser=dataclasses.replace(optimiser, lr=optimiser.lr * at(factor, 0)))
+        return dataclasses.replace(phase, optimiser=dataclasses.replace(optimiser, lr=optimiser.lr * factor))
 
     return over_phases(spec, faster, "D")
 
 
-def _critic_steps(spec: Spec, number: Scheduled) -> Spec:
+def _critic_steps(spec: Spec, number: int) -> Spec:
     def rarer(phase: Phase) -> Phase:
-        return dataclasses.replace(phase, interval=phase.interval * int(at(number, 0)))
+        return dataclasses.replace(phase, interval=phase.interval * number)
 
     return over_phases(spec, rarer, "G")
 
 
-def _stepping_already(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    own = [name for name in ("num_critic", "num_d_steps") if hasattr(settings, name)]
-    return f"it has the setting {own[0]}=" if own else ""
-
-
-def _two_rates(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    return "it has the settings lr_d= and lr_g=" if hasattr(settings, "lr_d") else ""
-
-
-def _clip_gradients(spec: Spec, bound: Scheduled) -> Spec:
-    return over_phases(spec, lambda phase: dataclasses.replace(phase, clip_grad_norm=at(bound, 0)))
+def _clip_gradients(spec: Spec, bound: float) -> Spec:
+    return over_phases(spec, lambda phase: dataclasses.replace(phase, clip_grad_norm=bound))
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -72,17 +62,17 @@ def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[n
     return [module for side, module in layers if side in sides]
 
 
-def _sideless(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    if any(phase.after for phase in spec.phases(settings)) or "clip_weights" in chosen(settings):
+def _sideless(case: Case) -> str:
+    if "clip_weights" in case.cures:
         return "D's weights are clipped after each step, frozen or not"
-    D = networks["D"]
+    D, settings = case.networks["D"], case.settings
     like = next(D.parameters())
     x = like.new_zeros(1, settings.channels, settings.size, settings.size)
     c = like.new_zeros(1, settings.num_classes) if settings.num_classes else None
     return "" if frozen_layers(D, x, c, 1) else "its D has no layers of several sides, of which some could be frozen"
 
 
-def _freeze_d(spec: Spec, number: Scheduled) -> Spec:
+def _freeze_d(spec: Spec, number: int) -> Spec:
     def changed(phase: Phase) -> Phase:
         frozen: dict[nn.Module, list[nn.Module]] = {}
 
@@ -90,7 +80,7 @@ def _freeze_d(spec: Spec, number: Scheduled) -> Spec:
             D, c = step.networks["D"], None if step.c is None else step.c[:1]
             if isinstance(D, nn.Module):  # not where its steps are unrolled
                 if D not in frozen:
-                    frozen[D] = frozen_layers(D, step.x[:1], c, int(at(number, 0)))
+                    frozen[D] = frozen_layers(D, step.x[:1], c, number)
                 for layer in frozen[D]:
                     layer.requires_grad_(False)
             return phase.function(step)
@@ -108,7 +98,6 @@ CURES = (
         "D's rate over that of the preset",
         lambda settings: 2.0,
         _ttur,
-        _two_rates,
     ),
     Cure(
         "critic_steps",
@@ -117,7 +106,6 @@ CURES = (
         "steps",
         lambda settings: 5,
         _critic_steps,
-        _stepping_already,
         whole=True,
         most=1000,
     ),

@@ -11,7 +11,7 @@ from countermark.core.chance import rand, randn
 from countermark.core.shares import gather
 from countermark.core.spec import Scheduled, Settings, Spec, Step
 from countermark.nn.augmentation import Augment
-from countermark.training.cures.cure import Cure, Terms, chosen, over_networks, over_steps, with_penalty
+from countermark.training.cures.cure import Case, Cure, Terms, over_networks, over_steps, with_penalty
 
 REPLAY_BATCHES = 8  # how many batches of old samples are kept
 _MOVES = {"flip": 1.0, "shift": 1.0}  # arXiv:1910.12027, section 3.1
@@ -105,8 +105,8 @@ def _balanced(spec: Spec, weight: Scheduled) -> Spec:
     return with_penalty(spec, "D", "consistency", penalty, weight)
 
 
-def _once(spec: Spec, settings: Settings, networks: object) -> str:
-    return "bcr holds cr already" if {"cr", "bcr"} <= chosen(settings) else ""
+def _once(case: Case) -> str:
+    return "bcr holds cr already" if {"cr", "bcr"} <= case.cures else ""
 
 
 CURES = (

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from countermark.core.shares import mean
-from countermark.core.spec import SGD, Adam, Optimiser, Phase, Scheduled, Settings, Spec, Step, at
-from countermark.training.cures.cure import Cure, chosen
+from countermark.core.spec import SGD, Adam, Phase, RMSprop, Settings, Spec, Step
+from countermark.training.cures.cure import Case, Cure
 
 _TINY = 1e-16  # inside roots: their derivative at zero is not finite
 
@@ -40,30 +40,28 @@ class Stateless:
         return functional_call(self.D, (self.weights, self.buffers), (x, c))
 
 
-def _moments(optimiser: torch.optim.Optimizer | None, D: nn.Module) -> dict[str, Any]:
-    """Each weight's state in the optimiser, by name: copies of tensors, nothing where it has taken no step yet."""
-    state = {} if optimiser is None else optimiser.state
+def _moments(optimiser: torch.optim.Optimizer, D: nn.Module) -> dict[str, Any]:
+    """Each weight's state in the optimiser, by name: nothing where it has taken no step yet."""
+    state = optimiser.state
     return {name: {k: v for k, v in state.get(p, {}).items() if v is not None} for name, p in D.named_parameters()}
 
 
-def adam(recipe: Adam, nimg: int) -> Rule:
+def adam(options: Mapping[str, Any]) -> Rule:
     """(weight, gradient, moments) to the weight and moments after a step (arXiv:1412.6980, algorithm 1)."""
-    options = recipe.options(nimg)
     lr, (beta1, beta2) = options["lr"], options["betas"]
 
     def step(weight: Tensor, gradient: Tensor, state: dict) -> tuple[Tensor, dict]:
         num = float(state.get("step", 0.0)) + 1
         first = torch.lerp(gradient, state.get("exp_avg", torch.zeros_like(gradient)), beta1)
         second = torch.lerp(gradient.square(), state.get("exp_avg_sq", torch.zeros_like(gradient)), beta2)
-        root = (second / (1 - beta2**num) + _TINY).sqrt() + recipe.eps
+        root = (second / (1 - beta2**num) + _TINY).sqrt() + options["eps"]
         return weight - lr / (1 - beta1**num) * first / root, {"step": num, "exp_avg": first, "exp_avg_sq": second}
 
     return step
 
 
-def sgd(recipe: SGD, nimg: int) -> Rule:
+def sgd(options: Mapping[str, Any]) -> Rule:
     """(weight, gradient, moments) to the weight and moments after a step with momentum."""
-    options = recipe.options(nimg)
 
     def step(weight: Tensor, gradient: Tensor, state: dict) -> tuple[Tensor, dict]:
         velocity = gradient + options["momentum"] * state.get("momentum_buffer", torch.zeros_like(gradient))
@@ -72,21 +70,17 @@ def sgd(recipe: SGD, nimg: int) -> Rule:
     return step
 
 
-def rmsprop(recipe: Any, nimg: int) -> Rule:
+def rmsprop(options: Mapping[str, Any]) -> Rule:
     """(weight, gradient, moments) to the weight and moments after a step."""
-    options = recipe.options(nimg)
 
     def step(weight: Tensor, gradient: Tensor, state: dict) -> tuple[Tensor, dict]:
         square = torch.lerp(gradient.square(), state.get("square_avg", torch.zeros_like(gradient)), options["alpha"])
-        return weight - options["lr"] * gradient / ((square + _TINY).sqrt() + recipe.eps), {"square_avg": square}
+        return weight - options["lr"] * gradient / ((square + _TINY).sqrt() + options["eps"]), {"square_avg": square}
 
     return step
 
 
-def _rule(recipe: Optimiser, nimg: int) -> Rule:
-    if isinstance(recipe, Adam):
-        return adam(recipe, nimg)
-    return sgd(recipe, nimg) if isinstance(recipe, SGD) else rmsprop(recipe, nimg)
+RULES: Mapping[type, Callable[[Mapping[str, Any]], Rule]] = {Adam: adam, SGD: sgd, RMSprop: rmsprop}
 
 
 def _ahead(step: Step, phases: tuple[Phase, ...], num: int) -> Step:
@@ -96,24 +90,22 @@ def _ahead(step: Step, phases: tuple[Phase, ...], num: int) -> Step:
     remembering = {name: copy.deepcopy(net) for name, net in step.networks.items() if not list(net.parameters())}
     networks: Any = {**step.networks, **remembering, "D": D}
     ahead = dataclasses.replace(step, networks=networks)
-    states = {
-        phase.optimiser: _moments(step.optimisers.get(("D", phase.optimiser)), step.networks["D"]) for phase in phases
-    }
+    optimisers = {phase.optimiser: step.optimisers["D", phase.optimiser] for phase in phases}
+    states = {recipe: _moments(optimiser, step.networks["D"]) for recipe, optimiser in optimisers.items()}
     for _ in range(num):
         for phase in phases:
             loss = phase.function(ahead)["loss"]
             names, weights = zip(*D.weights.items(), strict=True)
             gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
-            rule, state = _rule(phase.optimiser, step.nimg), states[phase.optimiser]
+            rule = RULES[type(phase.optimiser)](optimisers[phase.optimiser].param_groups[0])  # at the rates of now
+            state = states[phase.optimiser]
             for name, weight, gradient in zip(names, weights, gradients, strict=True):
                 if gradient is not None:
                     D.weights[name], state[name] = rule(weight, mean(gradient), state[name])
     return ahead
 
 
-def _unrolled(spec: Spec, number: Scheduled) -> Spec:
-    num = int(at(number, 0))
-
+def _unrolled(spec: Spec, num: int) -> Spec:
     def phases(settings: Settings) -> tuple[Phase, ...]:
         own = spec.phases(settings)
         # D's lazy regularisers are rare, and left out.
@@ -127,10 +119,10 @@ def _unrolled(spec: Spec, number: Scheduled) -> Spec:
     return dataclasses.replace(spec, phases=phases)
 
 
-def _bound(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    if any(phase.after for phase in spec.phases(settings)) or "clip_weights" in chosen(settings):
+def _bound(case: Case) -> str:
+    if "clip_weights" in case.cures:
         return "D's weights are clipped after each step, through which there is no gradient"
-    return "D's frozen layers would move in its steps ahead" if "freeze_d" in chosen(settings) else ""
+    return "D's frozen layers would move in its steps ahead" if "freeze_d" in case.cures else ""
 
 
 UNROLLING = Cure(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from countermark.core.errors import UsageError
-from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step, at
+from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step
 from countermark.losses.penalties import clip_weights, off_diagonal
 from countermark.nn.spectral import SpectralNorm
-from countermark.training.cures.cure import Cure, Terms, over_networks, over_phases, with_penalty
+from countermark.training.cures.cure import Case, Cure, Terms, over_networks, over_phases, with_penalty
 
 SPECTRAL_EPS = 1e-6
 
@@ -59,7 +58,7 @@ def _weighted(network: nn.Module) -> list[nn.Module]:
     return [m for m in network.modules() if isinstance(w := m._parameters.get("weight"), Tensor) and w.ndim > 1]
 
 
-def _spectral(spec: Spec, number: Scheduled) -> Spec:
+def _spectral(spec: Spec, number: float) -> Spec:
     def changed(networks: dict[str, nn.Module], settings: Settings) -> dict[str, nn.Module]:
         for module in _weighted(networks["D"]):
             weight = module.get_parameter("weight")
@@ -71,13 +70,9 @@ def _spectral(spec: Spec, number: Scheduled) -> Spec:
     return over_networks(spec, changed)
 
 
-def _spectral_already(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    D = networks["D"]
-    if any(isinstance(module, SpectralNorm) for module in D.modules()):
-        return "its D has spectral normalisation already"
-    if not all(isinstance(module, nn.Conv2d | nn.Linear) for module in _weighted(D)):
-        return "its D scales weights in ways of its own"
-    return ""
+def _scaling(case: Case) -> str:
+    known = all(isinstance(module, nn.Conv2d | nn.Linear) for module in _weighted(case.networks["D"]))
+    return "" if known else "its D scales weights in ways of its own"
 
 
 def _orthogonal(spec: Spec, weight: Scheduled) -> Spec:
@@ -88,19 +83,11 @@ def _orthogonal(spec: Spec, weight: Scheduled) -> Spec:
     return with_penalty(spec, "G", "off_diagonal", penalty, weight)
 
 
-def _orthogonal_already(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    return "it has the setting orthogonal=" if hasattr(settings, "orthogonal") else ""
-
-
-def _clip_weights(spec: Spec, bound: Scheduled) -> Spec:
+def _clip_weights(spec: Spec, bound: float) -> Spec:
     def clipped(phase: Phase) -> Phase:
-        return dataclasses.replace(phase, after=partial(clip_weights, bound=at(bound, 0)))
+        return dataclasses.replace(phase, after=partial(clip_weights, bound=bound))
 
     return over_phases(spec, clipped, "D")
-
-
-def _clipped_already(spec: Spec, settings: Settings, networks: Mapping[str, nn.Module]) -> str:
-    return "it has the setting clip=" if hasattr(settings, "clip") else ""
 
 
 CURES = (
@@ -111,7 +98,7 @@ CURES = (
         "",
         lambda settings: 1.0,
         _spectral,
-        _spectral_already,
+        _scaling,
     ),
     Cure(
         "orthogonal",
@@ -120,7 +107,6 @@ CURES = (
         "weight",
         lambda settings: 1e-4,
         _orthogonal,
-        _orthogonal_already,
         scheduled=True,
     ),
     Cure(
@@ -130,7 +116,6 @@ CURES = (
         "bound",
         lambda settings: 0.01,
         _clip_weights,
-        _clipped_already,
     ),
 )
 HISTORY = Cure(
