@@ -31,8 +31,9 @@ from countermark.losses.steps import generator_step
 from countermark.models import find
 from countermark.nn.dcgan import Generator
 from countermark.training.looks import Looks
-from countermark.training.loop import Length, Look, Trainer, train
+from countermark.training.loop import Length, Look, train
 from countermark.training.run import Journal
+from countermark.training.trainer import Trainer
 
 # Model, set and seed of trainings that are sound.
 SOUND = (

@@ -20,7 +20,7 @@ from unittest.mock import patch
 from benchmarks import record
 from benchmarks.speed import Noise
 from countermark.models import find
-from countermark.training import loop
+from countermark.training import trainer
 
 VARIANTS = {
     "neither": {"keep": False, "pages": "0"},
@@ -35,13 +35,13 @@ def measure(model: str, keep: bool, seconds: float) -> dict[str, float]:
     name, _, preset = model.partition(":")
     spec = find(name)
     settings = spec.presets[preset]
-    with patch.object(loop, "keep_freed_memory", loop.keep_freed_memory if keep else lambda: None):
-        trainer = loop.Trainer(spec, settings, Noise(settings), 0)
+    with patch.object(trainer, "keep_freed_memory", trainer.keep_freed_memory if keep else lambda: None):
+        training = trainer.Trainer(spec, settings, Noise(settings), 0)
     for _ in range(2):
-        trainer.advance(None)
+        training.advance(None)
     num, start, faults = 0, time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     while (elapsed := time.perf_counter() - start) < seconds:
-        trainer.advance(None)
+        training.advance(None)
         num += settings.batch
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {"rate": num / elapsed, "faults": (usage.ru_minflt - faults) / num, "peak_mib": usage.ru_maxrss / 1024}

@@ -29,7 +29,7 @@ from countermark.data.sources import open_source
 from countermark.jobs import pack
 from countermark.models import find
 from countermark.provenance.encode import encode
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 MODELS = ("dcgan:dcgan64", "stylegan2:size64", "r3gan:size64")
 SIDE, LARGE, BATCH = 64, 256, 16

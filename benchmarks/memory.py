@@ -20,7 +20,7 @@ import torch
 from benchmarks import record
 from benchmarks.speed import PRECISIONS, WIDE, Noise
 from countermark.models import find
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 MAX_GIB = 8
 HEADER = ["model", "px", "precision", "batch", "parameters (million)", "peak memory (GiB)"]

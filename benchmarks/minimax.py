@@ -30,7 +30,7 @@ from countermark.data.made import Mixture
 from countermark.jobs.charts import line_chart
 from countermark.losses.adversarial import minimax_value, saturating_g
 from countermark.losses.steps import generator_step
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 FIGURES = Path(__file__).parents[1] / "docs" / "gans"
 MEAN, DEVIATION = 0.3, 0.2  # of the reals

@@ -27,7 +27,7 @@ from countermark.core.seeds import latents
 from countermark.core.spec import Schedule, Spec
 from countermark.data.made import Mixture, grid25, ring8
 from countermark.jobs.charts import scatter_charts
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 FIGURES = Path(__file__).parents[1] / "docs" / "gans"
 DATA: dict[str, Callable[[int], Mixture]] = {"grid25": grid25, "ring8": ring8}

@@ -24,7 +24,7 @@ from benchmarks import record
 from benchmarks.speed import Noise
 from countermark.models import find
 from countermark.training.distributed import Ranks, launch
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 # Large enough that what each process does once a batch (Adam, averages, the exchange) is little beside its pictures.
 BATCHES = {"dcgan:dcgan64": 128, "sngan:size32": 128, "stylegan2:size32": 64, "r3gan:size32": 64}

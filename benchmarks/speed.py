@@ -31,7 +31,7 @@ from countermark.core.seeds import latents
 from countermark.core.spec import Settings, Spec
 from countermark.data.sources import Batch
 from countermark.models import SPECS, find
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 # (batch, channels, side) of the convolutions that the peak is taken of.
 PEAK_SHAPES = ((16, 256, 32), (32, 256, 16), (16, 128, 64), (64, 512, 8))

@@ -27,7 +27,7 @@ from countermark.data.made import Stacked
 from countermark.data.sources import open_source
 from countermark.models import find
 from countermark.perception.own import Own, load_own
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 SIDE, NUM_SAMPLES, BATCH = 32, 26_000, 500
 DCGAN = {"ngf": 24, "ndf": 8, "num_z": 64, "batch": 64, "lr": 2e-4, "ema_halflife_nimg": 0}

@@ -12,7 +12,7 @@ from benchmarks import record
 from countermark.data.image import Shuffled, load
 from countermark.data.sources import open_source
 from countermark.models import find
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 MODELS = (("dcgan", "mnist32"),)
 VARIANTS = ({}, {"channels_last": True}, {"bf16": True}, {"bf16": True, "channels_last": True})

@@ -24,9 +24,10 @@ from countermark.data.image import PictureSet, Shuffled, load
 from countermark.data.sources import open_source
 from countermark.jobs.watch import release_grid
 from countermark.models import find
-from countermark.training.loop import Trainer, train
+from countermark.training.loop import train
 from countermark.training.run import document, settings_to_json
 from countermark.training.trained import Trained, load_run
+from countermark.training.trainer import Trainer
 
 NUM_PICTURES, SEEDS = 200, (0, 1, 2)
 ARMS = {"from nothing": (False, ()), "from the run": (True, ()), "from the run, freeze_d=2": (True, ("freeze_d=2",))}

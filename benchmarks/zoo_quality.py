@@ -28,9 +28,10 @@ from countermark.data.sources import open_source
 from countermark.jobs.watch import features_of, grid_classes, release_grid
 from countermark.metrics.distribution import compare
 from countermark.models import SPECS
-from countermark.training.loop import Length, Trainer, train
+from countermark.training.loop import Length, train
 from countermark.training.run import document, settings_to_json
 from countermark.training.trained import Trained, load_run
+from countermark.training.trainer import Trainer
 
 SIDE, FEATURES, NUM_FAKE, NUM_GRID = 32, "efflite0", 1000, 64
 GRIDS = Path(__file__).parents[1] / "docs" / "zoo"

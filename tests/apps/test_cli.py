@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,21 @@ def test_bad_use_is_one_line_and_status_2(
 def test_train_again_resumes_and_says_where_the_state_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, "train", "dcgan:tiny", "--data", "digits", "--out", run, "--images", 2000)
     assert (status, out.strip()) == (0, str(run / "state-2000"))
+
+
+def test_a_run_of_before_there_was_a_setting_goes_on(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["settings"]["cures"]
+    (old / "config.json").write_text(json.dumps(config))
+    words = ("train", "dcgan:tiny", "--data", "digits", "--out", old, "--images")
+    assert call(capsys, *words, 2064)[0] == 0
+    status, _, err = call(capsys, *words, 2128, "--cures", "r1")
+    assert status == 2
+    assert "another settings (cures: [] there, ['r1'] now)" in err
 
 
 def test_own_pictures_take_the_preset_that_fits(

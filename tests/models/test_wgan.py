@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from countermark.core.seeds import generator
 from countermark.core.spec import Step
 from countermark.models.image.wgan import SPEC, critic_step
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 from tests.training.test_every_model_resumes import Noise
 
 TINY = SPEC.presets["tiny"]

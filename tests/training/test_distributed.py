@@ -23,7 +23,8 @@ from countermark.data.image import PictureSet, Shuffled
 from countermark.jobs.train import train_model
 from countermark.models import SPECS, find
 from countermark.training.distributed import LOST, Ranks, launch
-from countermark.training.loop import Length, Trainer, train
+from countermark.training.loop import Length, train
+from countermark.training.trainer import Trainer
 from tests.training.test_every_model_resumes import Noise
 from tests.training.toy import SPEC as TOY
 from tests.training.toy import Noise as ToyNoise

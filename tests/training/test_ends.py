@@ -22,8 +22,9 @@ from countermark.models.image.dcgan import SPEC as DCGAN
 from countermark.nn.dcgan import Generator
 from countermark.training import loop
 from countermark.training.looks import Looks
-from countermark.training.loop import Length, Trainer, train
+from countermark.training.loop import Length, train
 from countermark.training.run import Journal
+from countermark.training.trainer import Trainer
 
 DIGITS = load(open_source("digits"), 8)
 RUNNING: list[Trainer] = []  # the newest last

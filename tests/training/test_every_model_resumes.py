@@ -15,7 +15,7 @@ from countermark.models.image.dcgan import SPEC as DCGAN
 from countermark.models.image.r3gan import SPEC as R3GAN
 from countermark.models.image.wgan_gp import SPEC as WGAN_GP
 from countermark.nn import augmentation
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True)

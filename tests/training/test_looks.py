@@ -14,7 +14,7 @@ from countermark.data.splits import part_of
 from countermark.models import SPECS
 from countermark.models.image.dcgan import SPEC as DCGAN
 from countermark.training.looks import HELD_OUT, Looks, overfitting
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 
 DIGITS = load(open_source("digits"), 8)
 OF_SAMPLES = ("coverage", "duplicates", "identical", "memorised")

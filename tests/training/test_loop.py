@@ -15,8 +15,9 @@ from countermark.core.pixels import to_tensor, to_uint8
 from countermark.core.spec import Adam, Phase
 from countermark.models.image.dcgan import SPEC as DCGAN
 from countermark.training import loop
-from countermark.training.loop import Length, Trainer, train
+from countermark.training.loop import Length, train
 from countermark.training.run import locked
+from countermark.training.trainer import Trainer
 from tests.training.test_every_model_resumes import Noise as Digits
 from tests.training.toy import SPEC, Noise
 

@@ -24,7 +24,7 @@ from countermark.models import blaming, find, is_file
 from countermark.training import health
 from countermark.training.distributed import Ranks
 from countermark.training.looks import Looks
-from countermark.training.loop import Length, NotFinite, Trainer, train
+from countermark.training.loop import Length, train
 from countermark.training.run import (
     Journal,
     check_config,
@@ -35,6 +35,7 @@ from countermark.training.run import (
     settings_to_json,
 )
 from countermark.training.shipped import run_folder
+from countermark.training.trainer import NotFinite, Trainer
 
 MAX_MINUTES = MAX_MEMORY_GIB = 10**6
 Progress = Callable[[Trainer, float, Mapping[str, float]], None]
@@ -76,31 +77,15 @@ def train_model(
     """
     length, ranks = _length(images, minutes), ranks or Ranks()
     spec, preset = _named(model)
-    if (spec.kind == "detect") != (against is not None):
-        need = "needs --against (a run or a folder of synthetic pictures)" if against is None else "takes no --against"
-        raise UsageError(f"against: {spec.name} {need}")
-    if size is not None and not 1 <= size <= MAX_SIDE:
-        raise UsageError(f"size: {size} is not a number of pixels from 1 to {MAX_SIDE}")
-    if not 0 < memory_gib < MAX_MEMORY_GIB:
-        raise UsageError(f"memory: {memory_gib:g} is not a number of GiB above 0 and below {MAX_MEMORY_GIB}")
-    if wrong := [
-        word for word in settings if word.startswith(("channels=", "num_classes=")) and word != "num_classes=0"
-    ]:
-        raise UsageError(f"setting: {wrong[0]}: these are the data's; leave it out (num_classes=0 ignores classes)")
-    if unknown := set(metrics) - set(GROUPS):
-        raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
-    if start is None and _freezes(cures):
-        raise UsageError("cures: freeze_d keeps D's lower layers as they are; give --from RUN, whose they are")
-    if against_model is not None and against is None:
-        raise UsageError(f"against-model: {against_model} needs --against (a run of that model)")
+    _check(spec, size, against, against_model, metrics, cures, settings, memory_gib, start)
     folder = Path(out)
     if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"out: {folder} lies inside the data, whose pictures its samples would join; choose another")
     if is_first := ranks.rank == 0:
         check_writable(folder)
-    if against is not None and str(data) in SYNTHETIC:
-        raise UsageError(f"data: a generator made the pictures of {data}; a detector needs real ones there")
     with blaming(model):
+        if against is not None and str(data) in SYNTHETIC:
+            raise UsageError(f"data: a generator made the pictures of {data}; a detector needs real ones there")
         opponent = None if against is None else detector.Opponent(against, against_model)
         source = open_source(data, track=track)
         preset, chosen = _choose(spec, preset, source, size, opponent, settings)
@@ -135,16 +120,43 @@ def train_model(
         try:
             last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
         except NotFinite:
-            if look is not None:
-                report.write_run(folder)
+            _tell(folder, look, say)
             raise
-        if look is not None:
-            report.write_run(folder)
-            for line in health.summary(Journal(folder / "metrics.jsonl").rows()):
-                say(line)
+        _tell(folder, look, say)
         if is_first and opponent is not None:
             detector.calibrate(folder, opponent, pictures, model if is_file(model) else None)
         return last
+
+
+def _check(
+    spec: Spec,
+    size: int | None,
+    against: str | Path | None,
+    against_model: str | None,
+    metrics: Sequence[str],
+    cures: Sequence[str],
+    settings: Sequence[str],
+    memory_gib: float,
+    start: str | Path | None,
+) -> None:
+    """Raises UsageError for words that are wrong whatever the data are."""
+    if (spec.kind == "detect") != (against is not None):
+        need = "needs --against (a run or a folder of synthetic pictures)" if against is None else "takes no --against"
+        raise UsageError(f"against: {spec.name} {need}")
+    if size is not None and not 1 <= size <= MAX_SIDE:
+        raise UsageError(f"size: {size} is not a number of pixels from 1 to {MAX_SIDE}")
+    if not 0 < memory_gib < MAX_MEMORY_GIB:
+        raise UsageError(f"memory: {memory_gib:g} is not a number of GiB above 0 and below {MAX_MEMORY_GIB}")
+    if wrong := [
+        word for word in settings if word.startswith(("channels=", "num_classes=")) and word != "num_classes=0"
+    ]:
+        raise UsageError(f"setting: {wrong[0]}: these are the data's; leave it out (num_classes=0 ignores classes)")
+    if unknown := set(metrics) - set(GROUPS):
+        raise UsageError(f"metrics: unknown {named(unknown)}; known are {named(GROUPS)}")
+    if start is None and _freezes(cures):
+        raise UsageError("cures: freeze_d keeps D's lower layers as they are; give --from RUN, whose they are")
+    if against_model is not None and against is None:
+        raise UsageError(f"against-model: {against_model} needs --against (a run of that model)")
 
 
 def _choose(
@@ -212,6 +224,15 @@ def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int, ranks:
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"settings: {spec.name} cannot be built so ({reason}); change them") from error
+
+
+def _tell(folder: Path, look: Looks | None, say: Callable[[str], None]) -> None:
+    """Write the page of a run that was looked at, and say what was found in it."""
+    if look is None:
+        return
+    report.write_run(folder)
+    for line in health.summary(Journal(folder / "metrics.jsonl").rows()):
+        say(line)
 
 
 def _freezes(cures: Sequence[str]) -> bool:

@@ -17,8 +17,8 @@ from countermark.data.image import PictureSet
 from countermark.metrics.distribution import compare
 from countermark.perception.features import Features, load_features
 from countermark.provenance.release import Origin, release
-from countermark.training.loop import Trainer, frozen_copy
 from countermark.training.trained import Trained
+from countermark.training.trainer import Trainer, frozen_copy
 
 GRID_SEEDS = tuple(range(64))
 NUM_FAKE = 500

@@ -20,8 +20,8 @@ from countermark.core.spec import Settings, Spec, at
 from countermark.data.image import PictureSet
 from countermark.data.splits import indices_of
 from countermark.metrics.variety import IDENTICAL, chance_of_copies, coverage, duplicates, memorised, originals
-from countermark.training.loop import Trainer
 from countermark.training.trained import Trained
+from countermark.training.trainer import Trainer
 
 SEEDS = range(64)  # those of the grids: what is judged here is what samples/ shows
 MAX_PICTURES = 2000

@@ -94,13 +94,19 @@ def check_config(folder: Path, config: Mapping[str, Any]) -> None:
     if newest_state(folder) is None:  # nothing was trained yet: a first try with a wrong setting leaves no trap
         _refuse_foreign(folder)
         return
-    known = read_config(folder)
-    for key in sorted({*known, *config}):
-        if known.get(key) != (now := json.loads(json.dumps(config.get(key)))):
-            what = _difference(known.get(key), now)
+    known, now = (_completed(json.loads(json.dumps(dict(c)))) for c in (read_config(folder), config))
+    for key in sorted({*known, *now}):
+        if known.get(key) != now.get(key):
+            what = _difference(known.get(key), now.get(key))
             raise UsageError(
                 f"out: {folder} is a run with another {key} ({what}); choose another folder or the same setting"
             )
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with the defaults of settings that came after the run was started."""
+    defaults = json.loads(json.dumps(settings_to_json(Settings(size=0))))
+    return {**config, "settings": {**defaults, **config.get("settings", {})}}
 
 
 def _difference(old: Any, new: Any) -> str:

@@ -12,7 +12,7 @@ from countermark.core.spec import Settings, Spec
 from countermark.models import SPECS
 from countermark.training.cures import CURES, cured
 from countermark.training.cures.cure import Cure
-from countermark.training.loop import Trainer
+from countermark.training.trainer import Trainer
 from tests.training.test_every_model_resumes import Noise
 
 GANS = [spec for spec in SPECS if spec.kind == "image"]
