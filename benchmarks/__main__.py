@@ -16,6 +16,7 @@ NAMES = (
     "kept_memory",
     "memory",
     "scaling",
+    "compiled",
     "zoo_quality",
     "zoo_quality --data avatars --models dcgan sngan biggan r3gan",
     "precision",

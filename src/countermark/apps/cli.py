@@ -284,6 +284,9 @@ def _train(commands: Any) -> None:
     command.add_argument(
         "--accelerator", choices=("cpu", "cuda"), default="cpu", help="what they run on (default: cpu)"
     )
+    command.add_argument(
+        "--compile", action="store_true", help="compile the networks first, which takes minutes; docs/scale.md"
+    )
     command.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="settings of the preset to change")
 
 
@@ -330,6 +333,7 @@ def _train_as(arguments: argparse.Namespace, ranks: Any) -> Any:
             say=bar.say,
             progress=bar.update,
             ranks=ranks,
+            compiled=arguments.compile,
         )
     return last if ranks.rank == 0 else None
 

@@ -1,9 +1,9 @@
-"""Gradients in inputs alone, as penalties take them."""
+"""Gradients in inputs alone, as penalties take them, and what can be differentiated twice for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -15,9 +15,10 @@ _INPUTS_ALONE: ContextVar[bool] = ContextVar("inputs_alone", default=False)
 def weights_wanted() -> bool:
     """Whether a backward pass that runs now wants gradients in weights.
 
-    torch knows it, but does not tell functions written in Python, which would compute them for nothing.
+    torch knows it, but does not tell functions written in Python, which would compute them for nothing. Compiled code,
+    in which there is no `input_gradient`, always does.
     """
-    return not _INPUTS_ALONE.get()
+    return torch.compiler.is_compiling() or not _INPUTS_ALONE.get()
 
 
 @contextmanager
@@ -33,6 +34,11 @@ def input_gradient(y: Tensor, x: Tensor) -> Tensor:
     """d y.sum() / d x of x's shape, with a graph so that a loss can be built on it."""
     with _inputs_alone():
         return torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+
+
+def second_derivatives() -> AbstractContextManager:
+    """Within it networks run as they are written, also those that are compiled: compiled code has first ones alone."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def differentiable(x: Tensor) -> Tensor:

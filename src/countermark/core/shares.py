@@ -62,21 +62,28 @@ class _Total(torch.autograd.Function):
 
 _WHOLE = Share()
 _SHARE: ContextVar[Share] = ContextVar("share", default=_WHOLE)
+_num_open = 0  # shares that are worked on now. torch.compile sees a global, and does not see into a ContextVar
 
 
 @contextmanager
 def share(index: int, count: int, sum_up: Total = lambda x: x) -> Iterator[None]:
     """Within it, work is done on one share of a batch."""
+    global _num_open
+    if count == 1:
+        yield
+        return
     token = _SHARE.set(Share(index, count, sum_up))
+    _num_open += 1
     try:
         yield
     finally:
+        _num_open -= 1
         _SHARE.reset(token)
 
 
 def current() -> Share:
     """The share that is worked on."""
-    return _SHARE.get()
+    return _SHARE.get() if _num_open else _WHOLE
 
 
 def whole(num: int) -> int:

@@ -22,6 +22,7 @@ from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
 from countermark.models import blaming, find, is_file
 from countermark.training import health
+from countermark.training.compiled import check_compiler
 from countermark.training.distributed import Ranks
 from countermark.training.looks import Looks
 from countermark.training.loop import Length, train
@@ -61,6 +62,7 @@ def train_model(
     say: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
     ranks: Ranks | None = None,
+    compiled: bool = False,
 ) -> Path:
     """Train `model` (NAME, NAME:PRESET or FILE.py:SPEC) on `data` in the folder `out`; returns the last state.
 
@@ -73,6 +75,7 @@ def train_model(
     the same then; a detector, and figures on `own` features, see fewer pictures (see PictureSet.held).
     track: follows the reading of the pictures before the training.
     ranks: which of the processes that train together this one is (training/distributed.py); the first one alone writes.
+    compiled: whether torch.compile compiles the networks (training/compiled.py).
     The same call again resumes. Raises UsageError and CountermarkError, one line each.
     """
     length, ranks = _length(images, minutes), ranks or Ranks()
@@ -96,7 +99,7 @@ def train_model(
             batches, what = Shuffled(pictures.part("generator"), seed), "the generator part"
         else:
             batches, what = detector.batches(opponent, pictures, seed), f"the detector part, against {against},"
-        trainer = _trainer(spec, chosen, batches, seed, ranks)
+        trainer = _trainer(spec, chosen, batches, seed, ranks, compiled)
         config = document(
             {
                 "model": model if is_file(model) else spec.name,
@@ -218,9 +221,11 @@ def _differing(config: Mapping[str, Any], trainer: Trainer) -> str:
     return f"settings that differ are {named(differing)}; take its own where they are of the shape" if differing else ""
 
 
-def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int, ranks: Ranks) -> Trainer:
+def _trainer(spec: Spec, settings: Settings, batches: Batches, seed: int, ranks: Ranks, compiled: bool) -> Trainer:
+    if compiled:
+        check_compiler(ranks.device)
     try:
-        return Trainer(spec, settings, batches, seed, ranks)
+        return Trainer(spec, settings, batches, seed, ranks, compiler="inductor" if compiled else "")
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"settings: {spec.name} cannot be built so ({reason}); change them") from error

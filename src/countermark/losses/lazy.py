@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from countermark.core.gradients import differentiable
+from countermark.core.gradients import differentiable, second_derivatives
 from countermark.core.spec import Adam, Optimiser, Schedule, Scheduled, Step
 from countermark.losses.penalties import zero_centred
 
@@ -37,7 +37,8 @@ def lazy_adam(lr: float, interval: int) -> Optimiser:
 def squared_norms(step: Step, x: Tensor) -> Tensor:
     """The squared norm of D's gradient [N] in the pictures x, before augmentation: R1 for reals, R2 for fakes."""
     x = differentiable(x)
-    return zero_centred(step.judge(x), x)
+    with second_derivatives():
+        return zero_centred(step.judge(x), x)
 
 
 def lazy_step(step: Step, gamma: Scheduled, x: Tensor, name: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.chance import rand, randn
-from countermark.core.gradients import input_gradient
+from countermark.core.gradients import input_gradient, second_derivatives
 from countermark.core.precision import full_precision
 from countermark.core.shares import gather
 
@@ -35,7 +35,9 @@ def one_centred(D: Callable[[Tensor], Tensor], x_real: Tensor, x_fake: Tensor, g
     """
     alpha = rand(len(x_real), generator=generator).to(x_real).view(-1, *[1] * (x_real.ndim - 1))
     x = torch.lerp(x_fake.detach().to(x_real), x_real.detach(), alpha).requires_grad_()  # fakes may come as bfloat16
-    return (torch.linalg.vector_norm(input_gradient(D(x), x).flatten(1), dim=1) - 1).square()
+    with second_derivatives():
+        gradient = input_gradient(D(x), x)
+    return (torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1).square()
 
 
 def path_lengths(x_fake: Tensor, ws: Tensor, generator: torch.Generator) -> Tensor:

@@ -25,6 +25,7 @@ from countermark.core.spec import Phase, Settings, Spec, Step, at
 from countermark.data.sources import Batches
 from countermark.nn.augmentation import Augment
 from countermark.nn.shared import sharing
+from countermark.training.compiled import compile_networks
 from countermark.training.cures import cured
 from countermark.training.distributed import Ranks
 from countermark.training.health import Finding
@@ -41,10 +42,20 @@ class Trainer:
     """Networks, their averages and optimisers after `nimg` images; `advance` shows one batch.
 
     A batch is shared by the `ranks` and by `settings.accumulate` parts in each (core/shares.py).
-    Raises UsageError for a batch that cannot be shared so.
+    compiler: the backend of torch.compile, "" for none (training/compiled.py).
+    Raises UsageError for a batch that cannot be shared so, and for parts that are to be compiled.
     """
 
-    def __init__(self, spec: Spec, settings: Settings, batches: Batches, seed: int, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        settings: Settings,
+        batches: Batches,
+        seed: int,
+        ranks: Ranks | None = None,
+        *,
+        compiler: str = "",
+    ) -> None:
         keep_freed_memory()
         self.settings, self.batches, self.seed = settings, batches, seed
         self.ranks = ranks or Ranks()
@@ -53,6 +64,10 @@ class Trainer:
             raise UsageError(
                 f"batch: {settings.batch} is no multiple of {self.num_shares}, accumulate={settings.accumulate} times "
                 f"{self.ranks.world} devices; choose another batch"
+            )
+        if compiler and settings.accumulate > 1:
+            raise UsageError(
+                f"compile: accumulate={settings.accumulate} takes networks as they are; leave one of both out"
             )
         torch.manual_seed(derive(seed, "init"))
         spec = cured(spec, settings)
@@ -78,6 +93,8 @@ class Trainer:
         if settings.augment and "augment" not in self.networks:
             raise ValueError(f"it has no place for augment={settings.augment}")
         self.optimisers = _build_optimisers(self.phases, self.networks)
+        if compiler:
+            compile_networks(self.networks.values(), compiler)
         self.num_z = spec.num_z(settings)
         self.nimg = self.iteration = self.rollbacks = 0
         self.findings: Mapping[str, Finding] = {}  # those that hold, kept by `train`

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from countermark.core.errors import UsageError
-from countermark.core.gradients import differentiable
+from countermark.core.gradients import differentiable, second_derivatives
 from countermark.core.spec import Adam, Phase, Schedule, Scheduled, Settings, Spec, Step
 from countermark.losses.adversarial import relativistic_d, relativistic_g
 from countermark.losses.penalties import zero_centred
@@ -253,7 +253,8 @@ def build(settings: R3GANSettings) -> dict[str, nn.Module]:
 def discriminator_step(step: Step, gamma: Scheduled) -> dict[str, Tensor]:
     """Relativistic loss + gamma/2 (R1 + R2); all but "loss" are values per sample [N]."""
     x = differentiable(torch.cat([step.x, step.fakes()]))
-    logits = step.judge(x, sides=2)
+    with second_derivatives():
+        logits = step.judge(x, sides=2)
     logits_real, logits_fake = logits.chunk(2)
     r1, r2 = zero_centred(logits, x).chunk(2)
     adversarial = relativistic_d(logits_real, logits_fake)

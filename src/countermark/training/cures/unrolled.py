@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from countermark.core.gradients import second_derivatives
 from countermark.core.shares import mean
 from countermark.core.spec import SGD, Adam, Phase, RMSprop, Settings, Spec, Step
 from countermark.training.cures.cure import Case, Cure
@@ -112,7 +113,11 @@ def _unrolled(spec: Spec, num: int) -> Spec:
         answers = tuple(phase for phase in own if phase.network == "D" and phase.interval == 1)
 
         def changed(phase: Phase) -> Phase:
-            return dataclasses.replace(phase, function=lambda step: phase.function(_ahead(step, answers, num)))
+            def function(step: Step) -> dict[str, Tensor]:
+                with second_derivatives():
+                    return phase.function(_ahead(step, answers, num))
+
+            return dataclasses.replace(phase, function=function)
 
         return tuple(changed(phase) if phase.network == "G" and phase.judged else phase for phase in own)
 
