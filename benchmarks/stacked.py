@@ -30,6 +30,16 @@ from countermark.perception.own import Own, load_own
 from countermark.training.trainer import Trainer
 
 SIDE, NUM_SAMPLES, BATCH = 32, 26_000, 500
+# As small as the others are, and with the small batches that a CPU's few minutes ask for (docs/decisions.md).
+R3GAN = {
+    "widths": (64, 48, 32, 16),
+    "cardinalities": (8, 6, 4, 2),
+    "batch": 16,
+    "lr": 5e-4,
+    "beta2": 0.9,
+    "gamma": 1.0,
+    "ema_halflife_nimg": 0,
+}
 DCGAN = {"ngf": 24, "ndf": 8, "num_z": 64, "batch": 64, "lr": 2e-4, "ema_halflife_nimg": 0}
 
 
@@ -45,7 +55,7 @@ METHODS = {
     "dcgan, minibatch_discrimination": method("dcgan", "mnist32", "minibatch_discrimination", **DCGAN),
     "dcgan, unrolled=2": method("dcgan", "mnist32", "unrolled=2", **DCGAN),
     "wgan_gp": method("wgan_gp", "size32"),
-    "r3gan": method("r3gan", "mnist32"),
+    "r3gan": method("r3gan", "mnist32", **R3GAN),
 }
 
 

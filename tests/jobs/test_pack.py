@@ -1,7 +1,10 @@
 """Packs: the same pictures and classes in another place, whole or not there."""
 
 import json
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -158,3 +161,16 @@ def test_marks_in_files_survive(tmp_path: Path) -> None:
     (tmp_path / "s" / "a.png").write_bytes(data)
     inspect_data(tmp_path / "s", out=tmp_path / "p.tar")
     assert open_source(tmp_path / "p.tar").encoded(0) == data
+
+
+def test_a_signal_to_end_leaves_nothing_half_written(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "countermark", "data", "mnist5k", "--pack", str(tmp_path / "x.zip")]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob(".partial-*/x.zip")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert not list(tmp_path.iterdir())

@@ -5,12 +5,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from countermark.core.errors import UsageError
 from countermark.core.shares import share
 from countermark.nn.shared import sharing
 from countermark.training.parts import in_turns
 
+NORMS = [
+    nn.BatchNorm2d(3),
+    nn.BatchNorm2d(3, affine=False),
+    nn.BatchNorm1d(3),
+    nn.BatchNorm2d(3, momentum=None),
+    nn.BatchNorm2d(3, track_running_stats=False),
+]
 
-@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm2d(3, affine=False), nn.BatchNorm1d(3)])
+
+@pytest.mark.parametrize("norm", NORMS, ids=str)
 @pytest.mark.parametrize("num", [2, 4])
 def test_batch_normalisation_in_parts_is_that_of_the_batch_with_both_its_derivatives(norm: nn.Module, num: int) -> None:
     torch.manual_seed(0)
@@ -69,3 +78,24 @@ def test_parts_drop_what_the_batch_drops() -> None:
         torch.manual_seed(0)
         with share(i, 3):
             assert torch.equal(dropout(x[i::3]), whole[i::3])
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout(0.3), nn.Dropout1d(0.3), nn.Dropout2d(0.3)], ids=str)
+def test_each_part_drops_its_own_of_what_the_batch_drops(dropout: nn.Module) -> None:
+    x = torch.ones(8, 5, 3) if isinstance(dropout, nn.Dropout1d) else torch.ones(8, 5, 3, 3)
+
+    def dropped(i: int, num: int) -> Tensor:
+        torch.manual_seed(1)
+        with share(i, num):
+            return sharing(copy.deepcopy(dropout))(x[i::num])
+
+    whole = dropped(0, 1)
+    assert torch.equal(torch.stack([dropped(i, 2) for i in range(2)], 1).flatten(0, 1), whole)
+    assert sorted(whole.unique().tolist()) == pytest.approx([0, 1 / 0.7])
+    same_in_a_channel = (whole == whole[:, :, :1]).all()
+    assert same_in_a_channel != isinstance(dropout, nn.Dropout)
+
+
+def test_dropout_that_cannot_be_shared_is_named() -> None:
+    with pytest.raises(UsageError, match="AlphaDropout cannot be shared"):
+        sharing(nn.Sequential(nn.AlphaDropout(0.5)))

@@ -181,6 +181,12 @@ def test_numbers_of_processes_that_there_are_not_are_refused(devices: int) -> No
         launch(lambda ranks: None, devices)
 
 
+def test_devices_beside_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    with pytest.raises(UsageError, match="leave --devices 2 out"):
+        launch(lambda ranks: None, 2)
+
+
 def test_one_process_knows_nothing_of_lightning() -> None:
     code = (
         "import sys; from countermark.training.distributed import launch; import countermark.jobs.train; "

@@ -12,28 +12,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
+from countermark.core.errors import UsageError
 from countermark.core.shares import Share, current, part, whole
+
+_OF_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def sharing(network: nn.Module) -> nn.Module:
-    """`network` itself, whose layers of these kinds see the whole batch from now on while they train."""
+    """`network` itself, whose layers of these kinds see the whole batch from now on while they train.
+
+    Raises UsageError for dropout of another kind, as AlphaDropout.
+    """
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.forward = MethodType(_normalised, module)  # type: ignore[method-assign]
-        elif isinstance(module, nn.Dropout):
+        elif isinstance(module, (nn.Dropout, *_OF_CHANNELS)):
             module.forward = MethodType(_dropped, module)  # type: ignore[method-assign]
+        elif isinstance(module, _DropoutNd):
+            raise UsageError(f"devices: {type(module).__name__} cannot be shared; take Dropout, or one process")
     return network
 
 
 def _normalised(norm: Any, x: Tensor, y: Tensor | None = None) -> Tensor:
     """x [N,C,...] less its mean, over its deviation; y is a condition that is not looked at (nn/normalisation.py)."""
-    if not norm.training:
+    if not norm.training and norm.track_running_stats:
         return type(norm).forward(norm, x)
-    weight = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
-    bias = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
+    weight = x.new_ones(x.shape[1]) if norm.weight is None else norm.weight
+    bias = torch.zeros_like(weight) if norm.bias is None else norm.bias
     out, mean, variance = _Normalise.apply(x.to(weight.dtype), weight, bias, norm.eps, current())
-    _learn(norm, mean, variance, whole(x.numel() // x.shape[1]))
+    if norm.track_running_stats:
+        _learn(norm, mean, variance, whole(x.numel() // x.shape[1]))
     return out.to(x.dtype)
 
 
@@ -101,12 +111,14 @@ def _planes(values: Tensor, x: Tensor) -> Tensor:
 def _learn(norm: Any, mean: Tensor, variance: Tensor, num: int) -> None:
     """Move the running statistics, which are of a sample of `num` values a channel."""
     norm.num_batches_tracked += 1
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance * (num / (num - 1)), norm.momentum)
+    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, momentum)
+    norm.running_var.lerp_(variance * (num / (num - 1)), momentum)
 
 
 def _dropped(dropout: Any, x: Tensor) -> Tensor:
     if not dropout.training:
         return x
-    kept = torch.empty(whole(len(x)), *x.shape[1:], dtype=x.dtype).bernoulli_(1 - dropout.p)
+    shape = (x.shape[1], *[1] * (x.ndim - 2)) if isinstance(dropout, _OF_CHANNELS) else x.shape[1:]
+    kept = torch.empty(whole(len(x)), *shape, dtype=x.dtype).bernoulli_(1 - dropout.p)
     return x * part(kept.div_(1 - dropout.p)).to(x)

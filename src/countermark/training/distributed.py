@@ -98,6 +98,8 @@ def launch(work: Callable[[Ranks], T], devices: int = 1, accelerator: str = "cpu
     if not 1 <= devices <= MAX_DEVICES:
         raise UsageError(f"devices: {devices} is not a number of processes from 1 to {MAX_DEVICES}")
     if "TORCHELASTIC_RUN_ID" in os.environ:
+        if devices > 1:
+            raise UsageError(f"devices: torchrun has started the processes already; leave --devices {devices} out")
         return _join(_fabric(int(os.environ["LOCAL_WORLD_SIZE"]), accelerator, "popen"), work)
     if devices == 1 and accelerator == "cpu":
         return work(Ranks())
