@@ -50,6 +50,7 @@ class Method:
 
 
 METHODS = {
+    "vanilla, equal rates": Method(points.SPEC),
     "vanilla": Method(points.SPEC, {"cures": (SLOW_D,)}),
     "pacgan=2": Method(points.SPEC, {"cures": (SLOW_D, "pacgan=2"), "batch": 256}, iterations=16_000),
     "minibatch_discrimination": Method(points.SPEC, {"cures": (SLOW_D, "minibatch_discrimination=8")}),
@@ -118,7 +119,7 @@ def main() -> None:
     for word, one in found.items():
         if word == "vanilla":
             record.require(np.mean(one["modes"]) < num / 2, "vanilla loses modes")
-        else:
+        elif word != "vanilla, equal rates":
             record.require(min(one["modes"]) >= num - (num > 8), f"{word} recovers the modes")
     header = ["method", "steps of D", f"modes of {num}: mean ± deviation over {options.seeds} seeds", "quality"]
     record.write(name, command, header, rows, found=found)

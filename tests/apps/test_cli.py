@@ -92,6 +92,7 @@ BAD_USE = {
     "frozen layers of a fresh D": "train dcgan --data avatars --out {out} --from dcgan@avatars --cures freeze_d",
     "augmented detector": "train npr:tiny --data digits --out {out} --against {run} augment=bgc",
     "weights of another shape": "train dcgan:tiny --data digits --out {out} --from {run} ngf=16",
+    "weights of other cures": "train dcgan:tiny --data digits --out {out} --from {run} --cures spectral_norm",
     "weights of another size": "train dcgan --data digits --out {out} --from {run} --size 64 --images 16",
     "weights of another model": "train gan:tiny --data digits --out {out} --from {run}",
     "run inside its data": "train dcgan:tiny --data {pictures} --out {pictures}/run",

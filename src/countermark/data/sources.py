@@ -160,7 +160,7 @@ def _pictures_below(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in [*folders, *names]:
             path = Path(where, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):  # resolve() fails in loops
                 raise UsageError(
                     f"data: the link {printable(path)} leaves {printable(folder)}; remove it or copy its target"
                 )

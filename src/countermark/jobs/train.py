@@ -218,6 +218,9 @@ def _differing(config: Mapping[str, Any], trainer: Trainer) -> str:
     for name in (name for name in remedies if name in differing):
         remedy = remedies[name].format(differing[name]) if differing[name] else f"{name}={differing[name]}"
         return f"{name} is {differing[name]} there and {ours[name]} here; train with {remedy}"
+    if "cures" in differing:
+        words, our_words = (",".join(cures or ()) or "none" for cures in (differing["cures"], ours["cures"]))
+        return f"cures are {words} there and {our_words} here; some change networks: take those of the run"
     return f"settings that differ are {named(differing)}; take its own where they are of the shape" if differing else ""
 
 
