@@ -73,7 +73,7 @@ def test_links_inside_are_followed_and_links_that_leave_are_refused(tmp_path: Pa
 def test_a_link_to_itself_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     os.symlink(tmp_path / "1.png", tmp_path / "1.png")
     source = open_source(tmp_path)
-    with pytest.raises((OSError, CountermarkError), match="1.png"):
+    with pytest.raises((OSError, CountermarkError), match=r"1\.png"):
         source.read(0)
 
 
