@@ -1,8 +1,8 @@
 """Does torch.compile pay? Images a second with and without `--compile`, and how long the first batches take.
 
 Both trainers stand side by side and are measured in turn, in one thread; the better round of each counts. A round has
-as many batches as the longest interval of the model's phases, or takes a few seconds; every phase has run before,
-and what is compiled anew in the first rounds is not counted.
+as many batches as the longest interval of the model's phases, and takes a few seconds at least; every phase has run
+before. The last column holds the first batches, too, and is shorter where torch's cache knows what is compiled.
 
 python -m benchmarks.compiled [--models stylegan2:size32 ...] [--rounds 3] [--device cpu]
 """

@@ -1,9 +1,9 @@
 """Images a second of one process on one core, and of two processes on two cores that share each batch.
 
-Every process computes in one thread. The two ways are measured in turn, a few rounds of them, and the better round of
+Every process computes in one thread. The ways are measured in turn, a few rounds of them, and the better round of
 each counts, as other work on the machine only ever slows down. Beside them: two processes at half the batch that share
 nothing, which is what sharing can reach at best. A round has as many batches as the longest interval of the model's
-phases, or takes a few seconds.
+phases, and takes a few seconds at least.
 
 python -m benchmarks.scaling [--models r3gan:size32 ...] [--rounds 3]
 """

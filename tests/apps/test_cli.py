@@ -11,6 +11,7 @@ import PIL.Image
 import pytest
 
 from countermark.apps.cli import main
+from countermark.training.run import run_id
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -194,8 +195,13 @@ def test_a_run_of_before_there_was_a_setting_goes_on(
     config = json.loads((old / "config.json").read_text())
     del config["settings"]["cures"]
     (old / "config.json").write_text(json.dumps(config))
+    for sheet in (old / "samples").iterdir():
+        sheet.unlink()
     words = ("train", "dcgan:tiny", "--data", "digits", "--out", old, "--images")
     assert call(capsys, *words, 2064)[0] == 0
+    sheets = [sheet for sheet in (old / "samples").iterdir() if sheet.suffix == ".png"]
+    found = json.loads(call(capsys, "verify", "--json", *sheets)[1])
+    assert run_id(config) in json.dumps(found), "its pictures belong to the run that began"
     status, _, err = call(capsys, *words, 2128, "--cures", "r1")
     assert status == 2
     assert "another settings (cures: [] there, ['r1'] now)" in err

@@ -99,3 +99,14 @@ def test_each_part_drops_its_own_of_what_the_batch_drops(dropout: nn.Module) -> 
 def test_dropout_that_cannot_be_shared_is_named() -> None:
     with pytest.raises(UsageError, match="AlphaDropout cannot be shared"):
         sharing(nn.Sequential(nn.AlphaDropout(0.5)))
+
+
+def test_statistics_of_bfloat16_are_taken_in_single_precision() -> None:
+    norm = sharing(nn.BatchNorm2d(3, affine=False))
+    x = torch.randn(8, 3, 4, 4).bfloat16()
+    assert norm(x).dtype == torch.bfloat16
+    assert norm.running_mean.dtype == torch.float32
+
+
+def test_all_may_be_dropped() -> None:
+    assert sharing(nn.Dropout(1.0))(torch.ones(2, 3)).tolist() == [[0.0] * 3] * 2

@@ -8,7 +8,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from countermark.apps.commands import (
@@ -70,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot show a name's letters gets their escapes
         sys.stdout.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a queue's or a container's end is an interruption
     arguments = _parse(argv)
     try:
-        return int(arguments.run(arguments) or 0)
+        with _sigterm_interrupts():
+            return int(arguments.run(arguments) or 0)
     except CountermarkError as error:
         print(f"countermark: {printable(error)}", file=sys.stderr)
         return error.exit_status
@@ -90,6 +92,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("countermark: out of memory; give smaller pictures or settings", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Within it the end that a queue or a container sets is an interruption, after which nothing is half-written."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may take signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,9 +37,23 @@ def input_gradient(y: Tensor, x: Tensor) -> Tensor:
         return torch.autograd.grad(y.sum(), x, create_graph=True)[0]
 
 
-def second_derivatives() -> AbstractContextManager:
+_num_open = 0  # blocks of `second_derivatives`, of all parts of a batch: torch's stance is one for all threads
+_stance: Any = None
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
     """Within it networks run as they are written, also those that are compiled: compiled code has first ones alone."""
-    return torch.compiler.set_stance("force_eager")
+    global _num_open, _stance
+    if _num_open == 0:
+        _stance = torch.compiler.set_stance("force_eager")
+    _num_open += 1
+    try:
+        yield
+    finally:
+        _num_open -= 1
+        if _num_open == 0:
+            _stance.__exit__(None, None, None)
 
 
 def differentiable(x: Tensor) -> Tensor:

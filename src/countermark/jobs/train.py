@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from countermark.jobs.watch import Watch
 from countermark.metrics.distribution import GROUPS
 from countermark.models import blaming, find, is_file
 from countermark.training import health
-from countermark.training.compiled import check_compiler
+from countermark.training.compiled import check_compiler, compiling
 from countermark.training.distributed import Ranks
 from countermark.training.looks import Looks
 from countermark.training.loop import Length, train
@@ -112,7 +113,7 @@ def train_model(
             }
         )
         if is_first:
-            check_config(folder, config)
+            config = check_config(folder, config)
         if is_first and start is not None and newest_state(folder) is None:
             _adopt(trainer, spec, start, say)
         say(f"{spec.name}:{preset} at {chosen.size} px on {what} of {len(pictures.units)} pictures of {data}")
@@ -121,7 +122,8 @@ def train_model(
             watch, look = Watch(spec, chosen, folder, config, pictures, metrics), Looks(spec, chosen, pictures)
         length = length or Length(nimg=chosen.total_nimg)
         try:
-            last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
+            with compiling() if compiled else nullcontext():
+                last = train(trainer, folder, length, config=config, snapshot=watch, look=look, progress=progress)
         except NotFinite:
             _tell(folder, look, say)
             raise

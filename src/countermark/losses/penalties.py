@@ -22,7 +22,8 @@ from countermark.core.shares import gather
 def zero_centred(logits: Tensor, x: Tensor) -> Tensor:
     """||d D(x) / d x||^2 per sample [N], for x [N,...] that requires grad and logits [N] computed from it.
 
-    R1 where x are reals, R2 where x are fakes; weight both by gamma / 2 (arXiv:1801.04406, eq. 9 and 10).
+    R1 where x are reals, R2 where x are fakes; weight both by gamma / 2 (arXiv:1801.04406, eq. 9 and 10). Compute the
+    logits within `second_derivatives()` (core/gradients.py), so that D may be compiled.
     """
     return input_gradient(logits, x).flatten(1).square().sum(1)
 

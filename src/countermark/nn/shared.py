@@ -31,7 +31,9 @@ def sharing(network: nn.Module) -> nn.Module:
         elif isinstance(module, (nn.Dropout, *_OF_CHANNELS)):
             module.forward = MethodType(_dropped, module)  # type: ignore[method-assign]
         elif isinstance(module, _DropoutNd):
-            raise UsageError(f"devices: {type(module).__name__} cannot be shared; take Dropout, or one process")
+            raise UsageError(
+                f"devices, accumulate: {type(module).__name__} cannot be shared; take Dropout, or leave both at 1"
+            )
     return network
 
 
@@ -39,7 +41,10 @@ def _normalised(norm: Any, x: Tensor, y: Tensor | None = None) -> Tensor:
     """x [N,C,...] less its mean, over its deviation; y is a condition that is not looked at (nn/normalisation.py)."""
     if not norm.training and norm.track_running_stats:
         return type(norm).forward(norm, x)
-    weight = x.new_ones(x.shape[1]) if norm.weight is None else norm.weight
+    weight = norm.weight
+    if weight is None:  # in the precision of statistics, whatever autocast makes of x
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        weight = torch.ones(x.shape[1], dtype=dtype, device=x.device)
     bias = torch.zeros_like(weight) if norm.bias is None else norm.bias
     out, mean, variance = _Normalise.apply(x.to(weight.dtype), weight, bias, norm.eps, current())
     if norm.track_running_stats:
@@ -121,4 +126,4 @@ def _dropped(dropout: Any, x: Tensor) -> Tensor:
         return x
     shape = (x.shape[1], *[1] * (x.ndim - 2)) if isinstance(dropout, _OF_CHANNELS) else x.shape[1:]
     kept = torch.empty(whole(len(x)), *shape, dtype=x.dtype).bernoulli_(1 - dropout.p)
-    return x * part(kept.div_(1 - dropout.p)).to(x)
+    return x * part(kept.div_(1 - dropout.p) if dropout.p < 1 else kept).to(x)

@@ -7,7 +7,8 @@ made of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -34,6 +35,24 @@ def check_compiler(device: torch.device) -> None:
 def compile_networks(networks: Iterable[nn.Module], backend: str = "inductor") -> None:
     """Compile the passes of those that have weights, at their first call. backend: torch.compile's."""
     torch._dynamo.config.recompile_limit = NUM_VARIANTS
+    torch._functorch.config.backward_pass_autocast = "off"  # as uncompiled: no autocast around backward passes
     for network in networks:
         if list(network.parameters()):
             network.compile(backend=backend, dynamic=False, options=OPTIONS.get(backend))
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Around a training of compiled networks: raises UsageError where one turns out not to be compilable."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:
+        reason = " ".join(str(error).splitlines()[:2]) or type(error).__name__  # "... raised:", and what
+        raise UsageError(f"compile: a network cannot be compiled ({reason}); leave --compile out") from error
+    except RuntimeError as error:
+        if "double backward" not in str(error):
+            raise
+        raise UsageError(
+            "compile: a gradient is taken of a gradient of a compiled network; compute what it is taken of within "
+            "second_derivatives() of core/gradients.py, or leave --compile out"
+        ) from error

@@ -89,22 +89,27 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
         write_atomic(folder / "config.json", json.dumps(dict(config), indent=1, sort_keys=True).encode())
 
 
-def check_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises UsageError when the folder holds a run of another config (as `document` gives it), or other things."""
+def check_config(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the run in the folder, or `config` (as `document` gives it) where none has begun.
+
+    Raises UsageError when the folder holds a run of another config, or other things.
+    """
     if newest_state(folder) is None:  # nothing was trained yet: a first try with a wrong setting leaves no trap
         _refuse_foreign(folder)
-        return
-    known, now = (_completed(json.loads(json.dumps(dict(c)))) for c in (read_config(folder), config))
+        return dict(config)
+    begun = read_config(folder)
+    known, now = (_completed(json.loads(json.dumps(dict(c)))) for c in (begun, config))
     for key in sorted({*known, *now}):
         if known.get(key) != now.get(key):
             what = _difference(known.get(key), now.get(key))
             raise UsageError(
                 f"out: {folder} is a run with another {key} ({what}); choose another folder or the same setting"
             )
+    return begun
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with the defaults of settings that came after the run was started."""
+    """A config with the defaults of those settings of all models that came after the run was started."""
     defaults = json.loads(json.dumps(settings_to_json(Settings(size=0))))
     return {**config, "settings": {**defaults, **config.get("settings", {})}}
 

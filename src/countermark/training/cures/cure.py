@@ -52,6 +52,11 @@ class Cure:
     most: float = math.inf
 
 
+def clips(case: Case) -> bool:
+    """Whether something happens to weights after their steps."""
+    return "clip_weights" in case.cures or any(phase.after for phase in case.spec.phases(case.settings))
+
+
 def over_networks(spec: Spec, change: Callable[[dict[str, nn.Module], Settings], Mapping[str, nn.Module]]) -> Spec:
     """`spec` with the networks that `change(networks, settings)` returns added or put in place of its own."""
 

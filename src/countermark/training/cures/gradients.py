@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from countermark.core.spec import Phase, Scheduled, Settings, Spec, Step
 from countermark.losses.lazy import R1_INTERVAL, lazy_step, slowed, squared_norms
@@ -93,7 +94,7 @@ def _alone(case: Case) -> str:
 
 
 def _certain(case: Case) -> str:
-    if any(isinstance(module, nn.Dropout) for module in case.networks["D"].modules()):
+    if any(isinstance(module, _DropoutNd) for module in case.networks["D"].modules()):
         return "its D drops units anew in every pass, which a difference of two passes cannot bear"
     return ""
 

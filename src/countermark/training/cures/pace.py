@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from countermark.core.spec import Phase, Spec, Step
-from countermark.training.cures.cure import Case, Cure, over_phases
+from countermark.training.cures.cure import Case, Cure, clips, over_phases
 
 
 def _ttur(spec: Spec, factor: float) -> Spec:
@@ -63,7 +63,7 @@ def frozen_layers(D: nn.Module, x: Tensor, c: Tensor | None, num: int) -> list[n
 
 
 def _sideless(case: Case) -> str:
-    if "clip_weights" in case.cures:
+    if clips(case):
         return "D's weights are clipped after each step, frozen or not"
     D, settings = case.networks["D"], case.settings
     like = next(D.parameters())

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from countermark.core.gradients import second_derivatives
 from countermark.core.shares import mean
 from countermark.core.spec import SGD, Adam, Phase, RMSprop, Settings, Spec, Step
-from countermark.training.cures.cure import Case, Cure
+from countermark.training.cures.cure import Case, Cure, clips
 
 _TINY = 1e-16  # inside roots: their derivative at zero is not finite
 
@@ -125,7 +125,7 @@ def _unrolled(spec: Spec, num: int) -> Spec:
 
 
 def _bound(case: Case) -> str:
-    if "clip_weights" in case.cures:
+    if clips(case):
         return "D's weights are clipped after each step, through which there is no gradient"
     return "D's frozen layers would move in its steps ahead" if "freeze_d" in case.cures else ""
 
