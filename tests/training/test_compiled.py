@@ -30,10 +30,10 @@ IN_SINGLE = ("stylegan3t", "stylegan3r")
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    yield
-    torch.set_default_dtype(torch.float32)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def trained(spec: Spec, compiler: str, ranks: Ranks | None = None, **changes: object) -> Trainer:
