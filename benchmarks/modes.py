@@ -78,6 +78,10 @@ def summary(values: list[float], digits: int) -> str:
     return f"{np.mean(values):.{digits}f} ± {spread:.{digits}f} (least {min(values):.{digits}f})"
 
 
+def _points(shown: str) -> np.ndarray:
+    return np.array([point.split(",") for point in shown.split()], float)
+
+
 def earlier(name: str, command: str) -> dict[str, Any]:
     """What the same command has found on such a machine, by method: --methods takes some of them anew."""
     path = record.RESULTS / f"{name}.json"
@@ -104,12 +108,12 @@ def main() -> None:
             runs.append(reals.found(samples))
             print(word, seed, *runs[-1], flush=True)
             if seed == 0:
-                shown = samples[:NUM_SHOWN].round(3).tolist()
+                shown = " ".join(f"{x:.3f},{y:.3f}" for x, y in samples[:NUM_SHOWN])  # a line of the results
         found[word] = {"modes": [m for m, _ in runs], "quality": [q for _, q in runs], "samples": shown}
     found = {word: found[word] for word in METHODS if word in found}
     reals = DATA[options.data](0)
     real = reals.at(0, NUM_SHOWN).images.reshape(-1, 2)
-    panels = {"reals": real, **{word: np.array(one["samples"]) for word, one in found.items()}}
+    panels = {"reals": real, **{word: _points(one["samples"]) for word, one in found.items()}}
     write_atomic(FIGURES / f"{options.data}.svg", str(scatter_charts(panels, limit=1.0)).encode())
     num = len(reals.centres)
     rows = [

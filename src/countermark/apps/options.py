@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from countermark.core.text import printable
@@ -27,8 +27,13 @@ def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], An
     return command
 
 
-def print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=True))
+def show(found: Any, as_json: bool, lines: Iterable[str]) -> None:
+    """What a command found: as one JSON document and nothing else, or in lines for people."""
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=True))
+        return
+    for line in lines:
+        print(printable(line))
 
 
 def numbers(text: str) -> list[int]:
@@ -81,14 +86,13 @@ def add_certificate(command: Any) -> None:
 
 def show_entries(entries: list[dict], as_json: bool, as_lines: Callable[[dict], list[str]]) -> int:
     """Every file's entry; status 1 when one could not be read, else 0."""
+    failed = ["error" in entry for entry in entries]
     if as_json:
-        print_json(entries)
+        show(entries, True, [])
+        return int(any(failed))
     for entry in entries:
-        if as_json:
-            break
         if "error" in entry:
             print(f"countermark: {printable(entry['error'])}", file=sys.stderr)
-            continue
-        for line in as_lines(entry):
-            print(printable(line))
-    return 1 if any("error" in entry for entry in entries) else 0
+        else:
+            show(entry, False, as_lines(entry))
+    return int(any(failed))

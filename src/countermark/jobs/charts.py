@@ -59,7 +59,7 @@ def scatter_charts(panels: Mapping[str, np.ndarray], *, limit: float, columns: i
     for axes, (title, points) in zip(grid.flat, panels.items(), strict=False):
         # One path of short strokes, round at both ends: a third of the bytes of a marker a point.
         places = np.stack([points, points + np.array([limit / 200, 0]), np.full_like(points, np.nan)], 1).reshape(-1, 2)
-        axes.plot(*places.T, color=COLOURS[0], linewidth=2.2, solid_capstyle="round", alpha=0.6)
+        axes.plot(*places.T, color=COLOURS[0], linewidth=2.2, solid_capstyle="round", alpha=0.6, rasterized=True)
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
         axes.set_title(title, fontsize=9)
     return as_svg(figure, "/".join(panels))

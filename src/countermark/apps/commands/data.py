@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from countermark.apps.options import SOURCE_HELP, add_command, add_json, print_json
-from countermark.core.text import printable
+from countermark.apps.options import SOURCE_HELP, add_command, add_json, show
 
 
 def add(commands: Any) -> None:
@@ -30,8 +29,4 @@ def run(arguments: argparse.Namespace) -> None:
     from countermark.jobs.data import as_lines, inspect_data
 
     found = inspect_data(arguments.source, out=arguments.pack, size=arguments.size, page=arguments.sheet, track=track)
-    if arguments.json:
-        print_json(found)
-        return
-    for line in as_lines(found):
-        print(printable(line))
+    show(found, arguments.json, as_lines(found))

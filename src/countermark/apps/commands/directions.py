@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from countermark.apps.options import RUN_HELP, add_command, add_json, add_model, numbers, print_json, reals
-from countermark.core.text import printable
+from countermark.apps.options import RUN_HELP, add_command, add_json, add_model, numbers, reals, show
 
 
 def add(commands: Any) -> None:
@@ -46,7 +45,4 @@ def run(arguments: argparse.Namespace) -> None:
         layers=arguments.layers,
         model=arguments.model,
     )
-    if arguments.json:
-        print_json(released)
-    else:
-        print(f"{len(released)} directions, each with a picture, in {printable(arguments.out)}")
+    show(released, arguments.json, [f"{len(released)} directions, each with a picture, in {arguments.out}"])

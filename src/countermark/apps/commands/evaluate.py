@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
-from countermark.apps.options import RUN_HELP, SOURCE_HELP, add_command, add_json, add_model, names, print_json
+from countermark.apps.options import RUN_HELP, SOURCE_HELP, add_command, add_json, add_model, names, show
 
 
 def add(commands: Any) -> None:
@@ -35,11 +36,12 @@ def run(arguments: argparse.Namespace) -> None:
         part=arguments.part,
         model=arguments.model,
     )
-    if arguments.json:
-        print_json(found)
-        return
+    show(found, arguments.json, _lines(found))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     for name, figure in found.items():
         if isinstance(figure, dict) and "value" in figure:
             low, high = figure["ci95"]
-            print(f"{name:<10} {figure['value']:.4g}  [{low:.4g}, {high:.4g}]  on {figure['features']}")
-    print(f"{found['num_fake']} made against {found['num_real']} real pictures")
+            yield f"{name:<10} {figure['value']:.4g}  [{low:.4g}, {high:.4g}]  on {figure['features']}"
+    yield f"{found['num_fake']} made against {found['num_real']} real pictures"

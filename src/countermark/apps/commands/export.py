@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from countermark.apps.options import RUN_HELP, add_command, add_json, add_model, print_json
-from countermark.core.text import printable
+from countermark.apps.options import RUN_HELP, add_command, add_json, add_model, show
 
 
 def add(commands: Any) -> None:
@@ -23,8 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
     from countermark.jobs.export import export_run
 
     written = export_run(arguments.run_folder, out=arguments.out, model=arguments.model)
-    if arguments.json:
-        print_json(written)
-    else:
-        same = f"within {written['max_difference']:.1g} of torch"
-        print(f"{printable(written['path'])}: {written['bytes']:,} bytes, {same}; its pictures carry no marks")
+    same = f"within {written['max_difference']:.1g} of torch"
+    line = f"{written['path']}: {written['bytes']:,} bytes, {same}; its pictures carry no marks"
+    show(written, arguments.json, [line])

@@ -13,9 +13,8 @@ from countermark.apps.options import (
     add_json,
     add_model,
     numbers,
-    print_json,
+    show,
 )
-from countermark.core.text import printable
 
 
 def add(commands: Any) -> None:
@@ -51,7 +50,5 @@ def run(arguments: argparse.Namespace) -> None:
         key=arguments.key,
         track=track,
     )
-    if arguments.json:
-        print_json(released)
-    else:
-        print(f"{released['frames']} frames, each marked, signed and registered as {printable(released['path'])}")
+    line = f"{released['frames']} frames, each marked, signed and registered as {released['path']}"
+    show(released, arguments.json, [line])

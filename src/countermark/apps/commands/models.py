@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
-from countermark.apps.options import add_command, add_json, print_json
+from countermark.apps.options import add_command, add_json, show
 
 
 def add(commands: Any) -> None:
@@ -19,13 +20,14 @@ def run(arguments: argparse.Namespace) -> None:
     from countermark.jobs.models import list_models
 
     models = list_models()
-    if arguments.json:
-        print_json(models)
-        return
+    show(models, arguments.json, _lines(models))
+
+
+def _lines(models: list[dict[str, Any]]) -> Iterator[str]:
     for model in models:
-        print(f"{model['name']}  ({model['kind']}, {model['year']}: {model['paper']})")
+        yield f"{model['name']}  ({model['kind']}, {model['year']}: {model['paper']})"
         for name, preset in model["presets"].items():
             counts = "  ".join(f"{network} {count:,}" for network, count in preset["parameters"].items())
-            print(f"  {model['name']}:{name:<12} {preset['size']:>4} px  {counts}")
+            yield f"  {model['name']}:{name:<12} {preset['size']:>4} px  {counts}"
         for name in model["trained"]:
-            print(f"  {name}  ready to sample: countermark sample {name} --out samples")
+            yield f"  {name}  ready to sample: countermark sample {name} --out samples"

@@ -15,9 +15,8 @@ from countermark.apps.options import (
     add_json,
     add_model,
     numbers,
-    print_json,
+    show,
 )
-from countermark.core.text import printable
 
 
 def add(commands: Any) -> None:
@@ -76,7 +75,5 @@ def run(arguments: argparse.Namespace) -> None:
         key=arguments.key,
         track=track,
     )
-    if arguments.json:
-        print_json(released)
-    else:
-        print(f"{len(released)} pictures, marked, signed and registered, in {printable(arguments.out)}")
+    line = f"{len(released)} pictures, marked, signed and registered, in {arguments.out}"
+    show(released, arguments.json, [line])
